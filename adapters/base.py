@@ -90,11 +90,11 @@ class Adapter(nn.Module):
         parameters, lr, decay = self.parameters(), recipe.lr, recipe.weight_decay
         match recipe.optimizer:
             case "adam":
-                return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+                return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
             case "adamw":
-                return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+                return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
             case "sgd":
-                return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9)
+                return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=0.9, fused=True)
         raise AdapterError(f"unknown optimizer {recipe.optimizer!r}: adam, adamw, sgd")
 
     def options(self) -> dict[str, Any]:

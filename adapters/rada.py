@@ -7,7 +7,7 @@ M = ReLU(1 + O)     logit_k = sum_d M[k, d] R[k, d]     loss = cross-entropy + a
 Wo and its bias start at zero, so M = 1 and RAda starts exactly at zero-shot. The same numbers at less work:
 - the image query is one vector for all k, so all rows of P_1 are the softmax of one row of C scores;
 - the text queries do not depend on the image, and are projected once;
-- what is projected from R (Wq3, Wk, Wv) is projected together, the scale 1 / sqrt(D / H) / T folded into the queries;
+- the scale 1 / sqrt(D / H) / T is folded into the queries, that of the rational one into its weights;
 - the image query alone projects no token (`attend_by_image`);
 - the maps are averaged before they meet the values, and images go in blocks, recomputed in the backward pass.
 """
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from mma.adapters.base import Adapter, AdapterError, Recipe, Support, check_at_least, check_choice
 from mma.adapters.blocks import in_blocks
+from mma.adapters.linear import linear
 
 QUERIES = ("image", "text", "rational")
 Regulariser = Literal["linf", "l2"]
@@ -107,7 +108,7 @@ class RAda(Adapter):
 
         def work(image: Tensor) -> tuple[Tensor, Tensor]:
             attended, rational = attend(image)
-            mask = functional.linear(attended, self.out.weight, self.out.bias + 1).relu()
+            mask = linear(attended, self.out.weight, self.out.bias + 1).relu()
             distance = self.distance(mask) if regularised else mask.new_zeros(len(mask))
             return (mask * rational).sum(-1), distance
 
@@ -123,27 +124,26 @@ class RAda(Adapter):
         if named == ["image"]:
             return lambda image: self.attend_by_image(image, text)
         shrink = (dim // self.heads) ** -0.5 / self.temperature
-        projections = [(self.key, 1.0), (self.value, classes / len(named))]
-        if "rational" in named:
-            projections.append((self.q_rational, shrink))
-        weight = torch.cat([factor * layer.weight for layer, factor in projections])  # [2 D or 3 D, D]
-        bias = torch.cat([factor * layer.bias for layer, factor in projections])
         root = self.logit_scale**0.5
-        q_text = self.split_heads(shrink * self.q_text(root * text)[None]) if "text" in named else None  # [1, H, C, E]
+        q_text = self.split_heads(shrink * self.q_text(root * text)[None]) if "text" in named else None  # [H, 1, C, E]
 
         def attend(image: Tensor) -> tuple[Tensor, Tensor]:
             rational = (self.logit_scale * image)[:, None] * text  # [B, C, D]
-            parts = functional.linear(rational, weight, bias).chunk(len(projections), dim=-1)
-            key, value, *q_rational = (self.split_heads(part) for part in parts)  # [B, H, C, E]
+            key = self.split_heads(linear(rational, self.key.weight, self.key.bias))  # [H, B, C, E]
+            value = self.split_heads(linear(rational, self.value.weight, self.value.bias))
             maps = []  # P_i / C
             if "image" in named:
-                q_image = self.split_heads(shrink * self.q_image(root * image)[:, None])  # [B, H, 1, E]
+                q_image = self.split_heads(shrink * self.q_image(root * image)[:, None])  # [H, B, 1, E]
                 maps.append((q_image @ key.mT).softmax(dim=-1) / classes)  # one row for all k
-            for query in (q_text, *q_rational):
-                if query is not None:
-                    scores = query @ key.mT  # [B, H, C, C]
-                    maps.append(scores.flatten(2).softmax(dim=-1).view_as(scores))
-            return (reduce(torch.add, maps) @ value).transpose(1, 2).flatten(2), rational
+            if q_text is not None:
+                scores = key.flatten(1, 2) @ q_text[:, 0].mT  # one product for all images
+                maps.append(softmax_of_all(scores.view(*key.shape[:3], classes)).mT)
+            if "rational" in named:
+                layer = self.q_rational
+                q_rational = self.split_heads(linear(rational, shrink * layer.weight, shrink * layer.bias))
+                maps.append(softmax_of_all(q_rational @ key.mT))
+            mean = reduce(torch.add, maps) * (classes / len(maps))
+            return (mean @ value).permute(1, 2, 0, 3).flatten(2), rational
 
         return attend
 
@@ -167,8 +167,8 @@ class RAda(Adapter):
         return 4 * self.heads * classes**2 + 12 * classes * dim
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """[B, C, D] -> [B, H, C, D / H]."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2).contiguous()
+        """[B, C, D] -> [H, B, C, D / H]."""
+        return x.view(*x.shape[:2], self.heads, -1).permute(2, 0, 1, 3).contiguous()
 
     def distance(self, mask: Tensor) -> Tensor:
         """The regulariser of each image's mask: [B, C, D] -> [B]."""
@@ -177,3 +177,8 @@ class RAda(Adapter):
             return (mask - 1).square().mean(-1)
         farthest = (mask.detach() - 1).abs().argmax(-1, keepdim=True)
         return (mask.gather(1, farthest) - 1).abs().squeeze(-1)
+
+
+def softmax_of_all(scores: Tensor) -> Tensor:
+    """The softmax over all C x C entries of each map: [H, B, C, C]."""
+    return scores.flatten(2).softmax(dim=-1).view_as(scores)

@@ -13,7 +13,7 @@ from mma.adapters import Recipe, adapter_class
 from mma.pipeline.episodes import NO_NOISE, Protocol
 from mma.pipeline.errors import UsageError, nearest
 
-NUMERICS = 1  # raised whenever the same cell would give other numbers; results of another version are stale
+NUMERICS = 2  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "last", "oracle")
 CHOICES = {"optimizer": ("adam", "adamw", "sgd"), "schedule": ("constant", "cosine")}
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
