@@ -29,7 +29,8 @@ EXPORTS = (".csv", ".jsonl", ".parquet")
 
 def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], baseline: str) -> None:
     """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
-    paired over seeds. The best mean of a column, among rows of one data set and protocol, is bold.
+    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one data set and protocol, is
+    bold.
     """
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
@@ -39,7 +40,7 @@ def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], b
         table = Table(title=f"{protocol}; best in bold; difference in {main} to {baseline}", title_justify="left")
         for column in columns:
             table.add_column(column, no_wrap=True)
-        for metric in (*metrics, "difference", "seeds"):
+        for metric in (*metrics, "difference", "seeds", "time"):
             table.add_column(metric, justify="right", no_wrap=True)
         for row in rows:
             values = {**flat(row.setting), "adapter": marked(row.setting.adapter)}
@@ -55,6 +56,7 @@ def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], b
                 *texts,
                 difference,
                 str(len(row.results)),
+                f"{row.seconds:.2f} s",
             )
         console.print(table, soft_wrap=False)
     for note in notes(ablated.rows, ablated.failed_images):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,18 @@ def make_setting(
         select=select if kind.trains or made.open_options() else NO_SELECTION,
         recipe=replace(kind.recipe, **recipe) if kind.trains else None,
     )
+
+
+def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Collection[str]) -> None:
+    """Refuse a given option that nothing looks at: of training where no adapter trains, of the base classes where all
+    classes are scored.
+    """
+    training = [name for name in (field.name for field in fields(Recipe)) if name in names]
+    if training and not any(adapter_class(adapter).trains for adapter in adapters):
+        raise UsageError(f"{training[0]} is an option of training, and {', '.join(adapters)} has none")
+    of_base = [name for name in ("base_rule", "base_ratio") if name in names]
+    if of_base and "base-to-new" not in protocols:
+        raise UsageError(f"{of_base[0]} is an option of base-to-new, and few-shot has no base classes")
 
 
 def cells_of(setting: Setting, seeds: range | list[int]) -> list[Cell]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mma.adapters import Recipe, adapter_class, adapters, options_of
-from mma.pipeline.cells import Setting, make_setting
+from mma.pipeline.cells import Setting, check_of_use, make_setting
 from mma.pipeline.episodes import Protocol, most_shots
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.features import Features
@@ -58,13 +58,17 @@ def seeds_of(factors: Factors) -> list[int]:
 
 
 def check_factors(factors: Factors) -> None:
-    """Refuse a factor that neither `fit` nor any of the grid's adapters has, with the nearest name."""
+    """Refuse a factor that neither `fit` nor any of the grid's adapters has, with the nearest name, and one that
+    nothing of the grid looks at.
+    """
     known = {*PROTOCOL, *RECIPE, *OTHERS}
-    for adapter in factors.get("adapter", ["mma"]):
+    named = factors.get("adapter", ["mma"])
+    for adapter in named:
         known |= {option.name for option in options_of(adapter_class(adapter))}
     for name in factors:
         if name not in known:
             raise UsageError(f"unknown factor {name!r}: {nearest(name, sorted(known))}")
+    check_of_use(factors, named, factors.get("protocol", ["base-to-new"]))
 
 
 def settings_of(factors: Factors, features: Features) -> list[Setting]:

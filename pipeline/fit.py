@@ -22,7 +22,7 @@ from rich.console import Console
 
 from mma.adapters import adapter_class, options_of
 from mma.cache.durable import write_whole
-from mma.pipeline.cells import Cell, Setting, cells_of, make_setting
+from mma.pipeline.cells import Cell, Setting, cells_of, check_of_use, make_setting
 from mma.pipeline.episodes import DEFAULT_SHOTS, Protocol, most_shots
 from mma.pipeline.errors import UsageError, WorkError, nearest
 from mma.pipeline.features import Features
@@ -63,6 +63,11 @@ class Row:
 
     setting: Setting
     results: Sequence[Result]
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of a cell: fit and scoring."""
+        return sum(result.seconds for result in self.results) / len(self.results)
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,9 @@ def _check(settings: FitSettings) -> None:
             raise UsageError(f"--{name} {number} must be at least 1")
     if not settings.adapters:
         raise UsageError("no adapter is named: give --adapter")
+    protocol, usual = settings.protocol, Protocol()
+    of_base = [name for name in ("base_rule", "base_ratio") if getattr(protocol, name) != getattr(usual, name)]
+    check_of_use([*settings.recipe, *of_base], settings.adapters, [protocol.name])
     has = {option.name for adapter in settings.adapters for option in options_of(adapter_class(adapter))}
     for name in settings.options:
         if name not in has:

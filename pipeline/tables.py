@@ -31,8 +31,7 @@ def show_fitted(console: Console, fitted: Fitted, settings: FitSettings) -> None
     for metric in (*metrics, "time"):
         table.add_column(metric, justify="right", no_wrap=True)
     for row in fitted.rows:
-        seconds = sum(result.seconds for result in row.results) / len(row.results)
-        table.add_row(label(row.setting), *(metric_text(row, metric) for metric in metrics), f"{seconds:.2f} s")
+        table.add_row(label(row.setting), *(metric_text(row, metric) for metric in metrics), f"{row.seconds:.2f} s")
     console.print(table, soft_wrap=False)
     for note in notes(fitted.rows, fitted.failed_images):
         console.print(note)
@@ -120,7 +119,7 @@ def fitted_json(fitted: Fitted, settings: FitSettings) -> str:
             mean, half = mean_interval(values)
             data[metric] = {"mean": mean, "half_width": half, "seeds": values}
         data["new_is_zero_shot"] = falls_back(row)
-        data["seconds"] = sum(result.seconds for result in row.results) / len(row.results)
+        data["seconds"] = row.seconds
         return {**data, "folder": str(setting_folder(settings.out, row.setting))}
 
     whole = {"rows": [row_data(row) for row in fitted.rows], "notes": notes(fitted.rows, fitted.failed_images)}

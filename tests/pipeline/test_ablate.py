@@ -266,6 +266,7 @@ def test_tables_show_a_row_a_setting_and_the_pivot_a_cell_a_pair(small_cache: Pa
     show_pivot(console, ablated, "mask,lam", None)
     text = console.export_text()
     assert text.count("│ mma ") == 4
+    assert all(f"{row.seconds:.2f} s" in text for row in ablated.rows)
     assert "mask \\ lam" in text
 
 

@@ -7,7 +7,7 @@ import pytest
 from mma.cache import open_cache
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
-from mma.pipeline.factors import check_factors, expand, flat, read_factors, seeds_of, settings_of
+from mma.pipeline.factors import Factors, check_factors, expand, flat, read_factors, seeds_of, settings_of
 from mma.pipeline.features import Features, load_features
 
 
@@ -76,6 +76,24 @@ def test_seeds_are_three_unless_given(features: Features) -> None:
 def test_an_unknown_factor_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean heads"):
         check_factors({"head": ["1"]})
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"adapter": ["gda", "ape"], "lr": ["1"]}, "lr is an option of training, and gda, ape has none"),
+        ({"protocol": ["few-shot"], "base_ratio": ["1", "3"]}, "few-shot has no base classes"),
+    ],
+)
+def test_a_factor_that_nothing_of_the_grid_looks_at_is_refused(factors: Factors, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_factors(factors)
+
+
+def test_a_factor_that_one_of_the_grid_looks_at_is_taken() -> None:
+    check_factors(
+        {"adapter": ["gda", "mma"], "lr": ["1"], "protocol": ["few-shot", "base-to-new"], "base_ratio": ["3"]}
+    )
 
 
 @pytest.mark.parametrize("word", ["lam", "=3", "lam:3"])

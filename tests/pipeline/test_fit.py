@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,21 @@ def test_options_reach_only_the_adapters_that_have_them(small_cache: Path, tmp_p
     zero_shot, *rows = fit_cache(replace(both, seeds=1), QUIET).rows
     for row in rows:
         assert row.results[0].metrics == zero_shot.results[0].metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adapters": ("gda",), "recipe": {"lr": 0.1}}, "lr is an option of training, and gda has none"),
+        ({"protocol": Protocol("few-shot", base_ratio=3.0)}, "few-shot has no base classes"),
+    ],
+)
+def test_an_option_that_nothing_looks_at_is_refused(
+    small_cache: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        fit_cache(replace(settings(small_cache, tmp_path / "runs"), **change), QUIET)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_shots_are_chosen_by_the_smallest_class_where_none_are_given(small_cache: Path, tmp_path: Path) -> None:
