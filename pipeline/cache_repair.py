@@ -93,6 +93,7 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
         precision=about.get("precision", "fp32"),
         dtype=header.dtype,
         views=about.get("views", 1),
+        view_splits=",".join(about.get("view_splits", ["train"])),
         view_seed=about.get("view_seed") or 0,
         image_noise=",".join(next(iter(noise.values()), [])),
         noise_splits=",".join(noise) or "test",

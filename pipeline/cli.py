@@ -75,7 +75,8 @@ def embed(
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the towers: fp32, fp16 or bf16.")] = "fp32",
     dtype: Annotated[str, typer.Option(help="Of stored image embeddings: float16 or float32.")] = "float16",
-    views: Annotated[int, typer.Option(help="Of a train image: the model's own, and random crops and flips.")] = 1,
+    views: Annotated[int, typer.Option(help="Of an image: the model's own, and random crops and flips.")] = 1,
+    view_splits: Annotated[str, typer.Option(help="Which splits have several views.")] = "train",
     view_seed: Annotated[int, typer.Option(help="Draws the crops, flips and grain.")] = 0,
     image_noise: Annotated[
         str, typer.Option(help="More views, with noise: gaussian0.1,blur2,jpeg10.", show_default="none")
@@ -109,6 +110,7 @@ def embed(
         precision=precision,
         dtype=dtype,
         views=views,
+        view_splits=view_splits,
         view_seed=view_seed,
         image_noise=image_noise,
         noise_splits=noise_splits,

@@ -56,6 +56,7 @@ class EmbedSettings:
     precision: str = "fp32"
     dtype: str = "float16"
     views: int = 1
+    view_splits: str = "train"
     view_seed: int = 0
     image_noise: str = ""
     noise_splits: str = "test"
@@ -184,8 +185,9 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
     """What the cache of a data set under a model is to be."""
     batch = settings.batch_size or BATCH[clip.device.type]
     several = settings.views > 1
-    if several and "train" not in dataset.splits:
-        raise UsageError(f"--views {settings.views}: {dataset.name} has no train split, which alone has views")
+    viewed = split_names("--view-splits", settings.view_splits)
+    if several and not any(split in dataset.splits for split in viewed):
+        raise UsageError(f"--views {settings.views}: {dataset.name} has no {' or '.join(viewed)} split (--view-splits)")
     noise = noise_of(settings, list(dataset.splits))
     fingerprint = {
         **clip.fingerprint,
@@ -196,6 +198,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         "views": settings.views,
         "view_seed": settings.view_seed if several else None,
         "augmentation": CROP_AND_FLIP if several else None,
+        **({"view_splits": viewed} if several and viewed != ["train"] else {}),
         **({"image_noise": noise, "view_seed": settings.view_seed} if noise else {}),
     }
     source = {
@@ -211,7 +214,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         classnames=list(dataset.classnames),
         rows={name: len(split.labels) for name, split in dataset.splits.items()},
         dim=clip.dim,
-        views={s: (settings.views if s == "train" else 1) + len(noise.get(s, ())) for s in dataset.splits},
+        views={s: (settings.views if s in viewed else 1) + len(noise.get(s, ())) for s in dataset.splits},
         dtype=settings.dtype,
         chunk=-(-CHUNK_ROWS // (settings.views * batch)) * batch,
         batch=batch,
@@ -230,7 +233,11 @@ def make_encoding(clip: FrozenClip, settings: EmbedSettings, header: Header) -> 
     }
     return Encoding(
         views=Views(
-            clip.preprocess, [crop_and_flip(side)] * (settings.views - 1), seed=settings.view_seed, noise=noise
+            clip.preprocess,
+            [crop_and_flip(side)] * (settings.views - 1),
+            splits=split_names("--view-splits", settings.view_splits),
+            seed=settings.view_seed,
+            noise=noise,
         ),
         batch=header.batch,
         workers=settings.workers or os.cpu_count() or 1,
@@ -243,11 +250,16 @@ def noise_of(settings: EmbedSettings, splits: Sequence[str]) -> dict[str, list[s
     """The noises of each split, in the order of their views: after view 0 and the crops. Raises UsageError."""
     words = [word.strip() for word in settings.image_noise.split(",") if word.strip()]
     read_noise(words, 1)  # raises for one that is not known
-    wanted = [split.strip() for split in settings.noise_splits.split(",") if split.strip()]
-    unknown = [split for split in wanted if split not in ("train", "val", "test")]
-    if words and (unknown or not wanted):
-        raise UsageError(f"--noise-splits {settings.noise_splits}: train, val or test, with commas between")
+    wanted = split_names("--noise-splits", settings.noise_splits)
     return {split: list(dict.fromkeys(words)) for split in wanted if split in splits and words}
+
+
+def split_names(flag: str, text: str) -> list[str]:
+    """The splits that an option names. Raises UsageError."""
+    named = [split.strip() for split in text.split(",") if split.strip()]
+    if not named or not set(named) <= {"train", "val", "test"}:
+        raise UsageError(f"{flag} {text!r}: train, val or test, with commas between")
+    return list(dict.fromkeys(named))
 
 
 def failure_limit(text: str, rows: int) -> int:
@@ -361,6 +373,7 @@ def _check_settings(settings: EmbedSettings) -> None:
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} must be at least 1")
     noise_of(settings, ())
+    split_names("--view-splits", settings.view_splits)
     if settings.view_seed < 0:
         raise UsageError(f"--view-seed {settings.view_seed} must be at least 0")
     failure_limit(settings.max_failures, 0)

@@ -1,8 +1,8 @@
 """Views: the pictures that one image becomes before the model sees it.
 
-View 0 is the model's own evaluation transform. The others are seeded augmentations of train images, then the noises of
-a split (image_noise.py). They depend on (seed, split, row, view) alone: the order of work, the number of threads and an
-interruption change nothing.
+View 0 is the model's own evaluation transform. The others are seeded augmentations, of train images unless other splits
+are asked for, then the noises of a split (image_noise.py). They depend on (seed, split, row, view) alone: the order of
+work, the number of threads and an interruption change nothing.
 
 The default augmentation is CoOp's (Zhou et al., 2022, configs/trainers/CoOp/vit_b16.yaml), which Tip-Adapter and the
 MMA authors train with: a random crop of 8 to 100 % of the area, 3:4 to 4:3, resized, and a flip half of the time.

@@ -85,7 +85,8 @@ def test_repair_computes_again_what_is_damaged_and_nothing_else(
     embed: Embed, cache_command: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_one, "CHUNK_ROWS", 4)
-    path, _ = embed(prompts="photo,simple", views=2, image_noise="blur2,jpeg10", noise_splits="val,test")
+    embedded = {"views": 2, "view_splits": "train,val", "image_noise": "blur2,jpeg10", "noise_splits": "val,test"}
+    path, _ = embed(prompts="photo,simple", **embedded)
     before = snapshot(path)
     for name in ("image/train/embedding/c/2/0/0", "image/test/status/c/1", "text/simple/embedding/c/0/0/0"):
         (path / name).write_bytes(b"?")

@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from mma.cache import CacheError, open_cache
 from mma.pipeline import embed as stage_one
+from mma.pipeline.errors import UsageError
 from mma.pipeline.views import RATIO, SCALE, Views, crop_and_flip, crop_box
 
 from ..cache.writing import snapshot
@@ -45,6 +46,20 @@ def test_views_are_of_train_only_and_view_0_is_the_plain_one(embed: Embed, tmp_p
     assert np.array_equal(cache.split("test").embedding, plain.split("test").embedding)
     flat = train.reshape(45, 24)
     assert len(np.unique(flat, axis=0)) == 45
+
+
+def test_test_images_have_views_where_they_are_asked_for(embed: Embed) -> None:
+    cache = open_cache(embed(views=3, view_splits="test")[0])
+    assert cache.header.views == {"train": 1, "val": 1, "test": 3}
+    test = cache.split("test").embedding
+    assert len(np.unique(test.reshape(-1, test.shape[-1]), axis=0)) == 3 * len(test)
+    with pytest.raises(CacheError, match="view_splits"):
+        embed(views=3)
+
+
+def test_views_of_no_split_or_of_one_that_is_not_there_are_refused(embed: Embed) -> None:
+    with pytest.raises(UsageError, match="--view-splits 'validation': train, val or test"):
+        embed(views=3, view_splits="validation")
 
 
 def test_views_are_the_same_whatever_the_order_of_work(embed: Embed, tmp_path: Path) -> None:
