@@ -2,6 +2,9 @@
 
 v_k = unit(sum_m exp(-beta (1 - <x, m>)) m)  over t_k and class k's memory: the 50 rows of lowest entropy seen so far
 p = softmax(s x T') + weight softmax(s <x, v_k>)     logit_k = log p_k (+ a number a row: weight 0 is zero-shot)
+
+A row is remembered, before it is scored, under the class that its most certain views choose. With one view that is its
+own zero-shot class, which then holds the row itself: where a class has fewer rows than slots, memory echoes zero-shot.
 """
 
 from __future__ import annotations
@@ -13,30 +16,48 @@ import torch
 from torch import Tensor
 
 from mma.adapters.base import Adapter, check_at_least, unit, zero_shot_logits
-from mma.adapters.memory import Memory, entropy_of, stream_order
+from mma.adapters.memory import Memory, confident_views, entropy_of, first_views, stream_order
 
 
 class DynamicMemory(Adapter):
     """Zero-shot that remembers: a row's logits depend on the rows before it, and on no label.
 
-    The published results choose `weight` on the test rows, among 0.001 to 1000; 1 is our setting. `shuffle`: rows come
-    in a random order that is always the same, as in the released code; false: as they stand.
+    The published results choose `weight` on the test rows, among 0.001 to 1000; 1 is our setting. `test_views`: how
+    many vote on a row's class (None: as many as there are; published: 64). `shuffle`: rows come in a random order that
+    is always the same, as in the released code; false: as they stand.
     """
 
     trains: ClassVar[bool] = False
     transductive: ClassVar[Literal["no", "stream", "batch"]] = "stream"
+    uses_views: ClassVar[Literal["no", "train", "test"]] = "test"
 
-    def __init__(self, *, weight: float = 1.0, beta: float = 5.5, slots: int = 50, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        beta: float = 5.5,
+        slots: int = 50,
+        test_views: int | None = None,
+        shuffle: bool = True,
+    ) -> None:
         super().__init__()
         check_at_least("weight", weight, 0)
         check_at_least("beta", beta, 0)
         check_at_least("slots", slots, 1)
-        self.weight, self.beta, self.slots, self.shuffle = weight, beta, slots, shuffle
+        check_at_least("test_views", test_views, 1)
+        self.weight, self.beta, self.slots = weight, beta, slots
+        self.test_views, self.shuffle = test_views, shuffle
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Logits [B, C] of a stream of unit images [B, D] against unit `text` [C, D], from an empty memory."""
+        """Logits [B, C] of a stream of unit images [B, D], or of view 0 of views [B, V, D], against unit `text` [C, D],
+        from an empty memory.
+        """
+        views = first_views(image, self.test_views)
+        image = views[:, 0]
         logits = zero_shot_logits(image, text, self.logit_scale)
-        entropy, pseudo = entropy_of(logits.log_softmax(dim=-1)), logits.argmax(dim=-1).tolist()
+        confident = zero_shot_logits(confident_views(views, text, self.logit_scale), text, self.logit_scale)
+        voted = confident.log_softmax(dim=-1).logsumexp(dim=1) - math.log(confident.shape[1])  # [B, C] log of the mean
+        entropy, pseudo = entropy_of(voted), voted.argmax(dim=-1).tolist()
         from_text = torch.exp(-self.beta * (1 - image @ text.mT))  # [B, C]
         memory = Memory(text, self.slots)
         remembered = torch.empty_like(logits)

@@ -1,13 +1,18 @@
-"""What test-time methods remember of a stream: per class, the rows of lowest entropy (TDA, DMN)."""
+"""What test-time methods share: the views they trust (TDA, DMN, RAda), what they remember of a stream (TDA, DMN)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from mma.adapters.base import AdapterError, zero_shot_logits
+
+CONFIDENT = 0.1  # share of an image's views that is trusted
+BLOCK = 256  # images whose views are scored at once
+
 
 class Memory:
-    """`slots` rows of size D for each of C classes; an empty slot has infinite entropy."""
+    """Of each of C classes, the `slots` rows of lowest entropy, of size D; an empty slot has infinite entropy."""
 
     def __init__(self, text: Tensor, slots: int) -> None:
         self.row = text.new_zeros(len(text), slots, text.shape[1])  # [C, S, D]
@@ -25,6 +30,24 @@ class Memory:
         """exp(-beta (1 - cosine)) of a row [D] with what is kept, 0 for empty slots: [C, S]."""
         weights: Tensor = torch.exp(-beta * (1 - self.row @ row)) * self.entropy.isfinite()
         return weights
+
+
+def first_views(image: Tensor, wanted: int | None) -> Tensor:
+    """The first `wanted` views of each image, or all: [B, V, D], or [B, D] for one, -> [B, wanted or V, D]."""
+    views = image[:, None] if image.dim() == 2 else image
+    if wanted is not None and views.shape[1] < wanted:
+        raise AdapterError(f"test_views = {wanted}, and the cache has {views.shape[1]} of each image: embed more views")
+    return views[:, :wanted]
+
+
+def confident_views(views: Tensor, text: Tensor, logit_scale: float, share: float = CONFIDENT) -> Tensor:
+    """The views whose zero-shot prediction is most certain, a `share` of them, at least one: [B, V, D] -> [B, n, D]."""
+    found = []
+    for block in torch.split(views, BLOCK):
+        entropy = entropy_of(zero_shot_logits(block, text, logit_scale).log_softmax(dim=-1))  # [b, V]
+        kept = entropy.topk(max(1, int(share * views.shape[1])), largest=False).indices
+        found.append(block.gather(1, kept[:, :, None].expand(-1, -1, views.shape[2])))
+    return torch.cat(found)
 
 
 def stream_order(rows: int, shuffle: bool) -> list[int]:

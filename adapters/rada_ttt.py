@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mma.adapters.base import AdapterError, check_at_least, check_share, zero_shot_logits
-from mma.adapters.memory import entropy_of
+from mma.adapters.base import check_at_least, check_share
+from mma.adapters.memory import CONFIDENT, confident_views, entropy_of, first_views
 from mma.adapters.rada import RAda
 
 BLOCK = 32  # images adapted together, each with its own Wo
@@ -42,7 +42,7 @@ class RAdaTestTime(RAda):
         temperature: float = 1.0,
         step_size: float = 5e-3,
         steps: int = 1,
-        confident: float = 0.1,
+        confident: float = CONFIDENT,
         test_views: int | None = None,
     ) -> None:
         super().__init__(queries=queries, heads=heads, temperature=temperature, alpha=0.0)
@@ -54,20 +54,14 @@ class RAdaTestTime(RAda):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit views [B, V, D], or of single images [B, D], against unit `text` [C, D]."""
-        views = image[:, None] if image.dim() == 2 else image
-        if self.test_views is not None and views.shape[1] < self.test_views:
-            raise AdapterError(
-                f"test_views = {self.test_views}, and the cache has {views.shape[1]} of each image: embed more views"
-            )
-        views = views[:, : self.test_views]
+        views = first_views(image, self.test_views)
         return torch.cat([self.adapt(block, text) for block in torch.split(views, BLOCK)])
 
     def adapt(self, views: Tensor, text: Tensor) -> Tensor:
         """Logits [b, C] of view 0 after the steps, from views [b, V, D]."""
-        b, count, dim = views.shape
-        entropy = entropy_of(zero_shot_logits(views, text, self.logit_scale).log_softmax(dim=-1))  # [b, V]
-        kept = entropy.topk(max(1, int(self.confident * count)), largest=False).indices
-        chosen = torch.cat([views[:, :1], views.gather(1, kept[:, :, None].expand(-1, -1, dim))], 1)  # [b, 1 + n, D]
+        b, dim = len(views), views.shape[2]
+        confident = confident_views(views, text, self.logit_scale, self.confident)
+        chosen = torch.cat([views[:, :1], confident], 1)  # [b, 1 + n, D]
         with torch.no_grad():
             attended, rational = self.attention(text)(chosen.flatten(0, 1))
         attended, rational = attended.view(b, -1, *attended.shape[1:]), rational.view(b, -1, *rational.shape[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from mma.adapters import Adapter, History, Labelled, Support, adapter_class, fit, predict, to_bytes, zero_shot_logits
 from mma.pipeline.cells import Cell, Setting
 from mma.pipeline.episodes import NO_NOISE, Draw, Episode, Protocol, Test, draw_episode
+from mma.pipeline.errors import UsageError
 from mma.pipeline.features import Features
 
 METRICS = {"base-to-new": ("base", "new", "H"), "few-shot": ("accuracy",)}
@@ -36,15 +38,22 @@ class Result:
 
     cell: Cell
     metrics: dict[str, float]  # percent
-    details: dict[str, Any]  # of training, and whether new classes are scored zero-shot
+    details: dict[str, Any]  # of training, where it ran, and whether new classes are scored zero-shot
     seconds: float
     predictions: list[Predictions]
     weights: bytes | None = None  # safetensors, where they were asked for
 
 
 def draw(cell: Cell, features: Features) -> Episode:
-    """The episode of a cell. Raises UsageError where the cache has too few rows for it."""
+    """The episode of a cell. Raises UsageError where the cache has too few rows or views for it."""
     protocol = cell.setting.protocol
+    wanted, views = dict(cell.setting.options).get("test_views"), _test_views(features, protocol.test_noise)
+    have = 1 if views is None else views.shape[1]
+    if wanted is not None and wanted > have:
+        raise UsageError(
+            f"{cell.setting.adapter}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
+            f"mma embed --views {wanted} --view-splits test"
+        )
     episode = _draw(features, protocol, cell.seed, cell.setting.select == "val")
     if protocol.shots:
         features.images("train", protocol.train_noise)
@@ -75,7 +84,7 @@ def run_cell(cell: Cell, features: Features, *, keep_weights: bool = False) -> R
     return Result(
         cell,
         score(setting.protocol.name, predictions),
-        {**_history(history), "new_is_zero_shot": new_is_zero_shot},
+        {**_history(history), "new_is_zero_shot": new_is_zero_shot, **_where(features)},
         seconds,
         predictions,
         to_bytes(adapter, support) if keep_weights else None,
@@ -116,13 +125,18 @@ def _labelled(features: Features, draw: Draw, classes: NDArray[np.int64], noise:
 
 
 def _score(adapter: Adapter, features: Features, episode: Episode, test: Test, noise: str) -> Predictions:
-    with_views = adapter.uses_views == "test" and "test" in features.views and noise == NO_NOISE
-    image = (features.views["test"] if with_views else features.images("test", noise))[_index(features, test.rows)]
+    views = _test_views(features, noise) if adapter.uses_views == "test" else None
+    image = (features.images("test", noise) if views is None else views)[_index(features, test.rows)]
     text = features.text[_index(features, test.classes)]
     logits = _logits(adapter, image, text, np.array_equal(test.classes, episode.classes))
     predicted = test.classes[logits.argmax(dim=-1).cpu().numpy()]
     label = features.label["test"].cpu().numpy()[test.rows]
     return Predictions(test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32))
+
+
+def _test_views(features: Features, noise: str) -> Tensor | None:
+    """Crops of the test images [N, V, D], which are clean; None where there are none, or noisy images are scored."""
+    return features.views.get("test") if noise == NO_NOISE else None
 
 
 def _logits(adapter: Adapter, image: Tensor, text: Tensor, trained_on: bool) -> Tensor:
@@ -134,6 +148,11 @@ def _logits(adapter: Adapter, image: Tensor, text: Tensor, trained_on: bool) -> 
 
 def _index(features: Features, values: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(values).to(features.text.device)
+
+
+def _where(features: Features) -> dict[str, str]:
+    """What may move a last bit and is no part of a cell's name: results of two machines compare by it."""
+    return {"device": features.text.device.type, "torch": str(torch.__version__), "mma": version("mma")}
 
 
 def _history(history: History) -> dict[str, Any]:

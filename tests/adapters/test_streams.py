@@ -27,12 +27,20 @@ def keep(cache: list[Any], item: Any, entropy: float, slots: int) -> None:
     cache.sort(key=lambda held: held[0])
 
 
-def plain_tda(image: Tensor, text: Tensor, scale: float) -> Tensor:
+def confident(views: Tensor, text: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The tenth of the views [V, D] of lowest entropy, and their probabilities."""
+    p = zero_shot_logits(views, text, scale).softmax(-1)
+    order = (-(p * p.log()).sum(-1)).argsort()[: max(1, len(views) // 10)]
+    return views[order], p[order]
+
+
+def plain_tda(views: Tensor, text: Tensor, scale: float) -> Tensor:
     positive, negative = defaultdict[int, list[Any]](list), defaultdict[int, list[Any]](list)
     rows = []
-    for x in image:
+    for of_image in views:
+        chosen, each = confident(of_image, text, scale)
+        x, p = chosen.mean(0), each.mean(0)
         logits = zero_shot_logits(x[None], text, scale)[0]
-        p = logits.softmax(-1)
         entropy, k = -float((p * p.log()).sum()), int(logits.argmax())
         keep(positive[k], x, entropy, 3)
         if 0.2 < entropy / math.log2(len(text)) < 0.5:
@@ -47,12 +55,13 @@ def plain_tda(image: Tensor, text: Tensor, scale: float) -> Tensor:
     return torch.stack(rows)
 
 
-def plain_dmn(image: Tensor, text: Tensor, scale: float, slots: int) -> Tensor:
+def plain_dmn(views: Tensor, text: Tensor, scale: float, slots: int) -> Tensor:
     memory = defaultdict[int, list[Any]](list)
     rows = []
-    for x in image:
+    for of_image in views:
+        x, voted = of_image[0], confident(of_image, text, scale)[1].mean(0)
+        keep(memory[int(voted.argmax())], x, -float((voted * voted.log()).sum()), slots)
         p = zero_shot_logits(x[None], text, scale)[0].softmax(-1)
-        keep(memory[int(p.argmax())], x, -float((p * p.log()).sum()), slots)
         cosines = []
         for c, t in enumerate(text):
             kept = torch.stack([t, *(m for _, m in memory[c])])
@@ -61,23 +70,38 @@ def plain_dmn(image: Tensor, text: Tensor, scale: float, slots: int) -> Tensor:
     return torch.stack(rows)
 
 
-def test_tda_is_its_rules_row_by_row() -> None:
+def stream(count: int) -> tuple[Tensor, Tensor]:
+    """Views [B, V, D] of a stream in which classes return, and text [C, D]."""
     data = toy(classes=4, dtype=torch.float64)
-    image = data.support.image.repeat(3, 1) + 0.05 * torch.randn(36, 32, generator=torch.Generator().manual_seed(0))
-    image, scale = unit(image), 20.0
-    adapter = TrainingFreeDynamicAdapter(shuffle=False)
-    adapter.logit_scale = scale
-    torch.testing.assert_close(predict(adapter, image, data.support.text), plain_tda(image, data.support.text, scale))
+    image = data.support.image.repeat(3, 1)[:, None]
+    noise = torch.randn(len(image), count, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return unit(image + 0.05 * noise), data.support.text
 
 
-def test_dmn_is_its_rules_row_by_row() -> None:
-    data = toy(classes=4, dtype=torch.float64)
-    image, scale = unit(data.support.image.repeat(3, 1) + 0.05), 20.0
+@pytest.mark.parametrize("count", [1, 20])
+def test_tda_is_its_rules_row_by_row(count: int) -> None:
+    views, text = stream(count)
+    adapter = TrainingFreeDynamicAdapter(shuffle=False, test_views=None)
+    adapter.logit_scale = scale = 20.0
+    torch.testing.assert_close(predict(adapter, views, text), plain_tda(views, text, scale))
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_dmn_is_its_rules_row_by_row(count: int) -> None:
+    views, text = stream(count)
     adapter = DynamicMemory(weight=2.0, slots=3, shuffle=False)
-    adapter.logit_scale = scale
-    expected = plain_dmn(image, data.support.text, scale, slots=3)
-    probability = predict(adapter, image, data.support.text).softmax(-1)
+    adapter.logit_scale = scale = 20.0
+    expected = plain_dmn(views, text, scale, slots=3)
+    probability = predict(adapter, views, text).softmax(-1)
     torch.testing.assert_close(probability, expected / expected.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", [TrainingFreeDynamicAdapter, DynamicMemory])
+def test_an_image_is_a_single_view(kind: type[TrainingFreeDynamicAdapter | DynamicMemory]) -> None:
+    views, text = stream(1)
+    adapter = kind()
+    adapter.logit_scale = 20.0
+    assert torch.equal(predict(adapter, views, text), predict(adapter, views[:, 0], text))
 
 
 @pytest.mark.parametrize("kind", [TrainingFreeDynamicAdapter, DynamicMemory])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from mma.adapters import from_bytes, predict
@@ -147,6 +148,7 @@ def test_selection_restores_the_best_epoch_and_last_does_not_look(small_cache: P
     last = fit_cache(settings(small_cache, tmp_path, adapters=("mma",), recipe=recipe, select="last"), QUIET)
     details = last.rows[1].results[0].details
     assert (details["epochs"], details["best_epoch"], details["validation"]) == (30, None, [])
+    assert (details["device"], details["torch"]) == ("cpu", torch.__version__)
 
 
 def test_the_oracle_is_never_below_the_best_test_accuracy_that_validation_finds(

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torchvision.transforms import RandomResizedCrop
 
 from mma.cache import CacheError, open_cache
 from mma.pipeline import embed as stage_one
+from mma.pipeline.episodes import Protocol
 from mma.pipeline.errors import UsageError
+from mma.pipeline.fit import FitSettings, fit_cache
 from mma.pipeline.views import RATIO, SCALE, Views, crop_and_flip, crop_box
 
 from ..cache.writing import snapshot
@@ -55,6 +59,17 @@ def test_test_images_have_views_where_they_are_asked_for(embed: Embed) -> None:
     assert len(np.unique(test.reshape(-1, test.shape[-1]), axis=0)) == 3 * len(test)
     with pytest.raises(CacheError, match="view_splits"):
         embed(views=3)
+
+
+def test_test_time_adapters_get_the_views_and_ask_for_no_more_than_there_are(embed: Embed, tmp_path: Path) -> None:
+    cache = str(embed(views=3, view_splits="test")[0])
+    quiet, protocol = Console(quiet=True), Protocol("few-shot")
+    asked = FitSettings(cache, ("rada-ttt", "tda", "dmn"), protocol=protocol, shots=1, seeds=1, device="cpu")
+    fitted = fit_cache(replace(asked, options={"test_views": "3"}, out=tmp_path / "runs"), quiet)
+    assert [row.setting.adapter for row in fitted.rows] == ["zero-shot", "rada-ttt", "tda", "dmn"]
+    with pytest.raises(UsageError, match=r"test_views = 4, and there are 3 of a test image: .* --view-splits test"):
+        fit_cache(replace(asked, options={"test_views": "4"}, out=tmp_path / "more"), quiet)
+    assert not (tmp_path / "more").exists()
 
 
 def test_views_of_no_split_or_of_one_that_is_not_there_are_refused(embed: Embed) -> None:
