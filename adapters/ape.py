@@ -9,7 +9,7 @@ logits = s x T' + alpha exp(-beta (1 - x' K'')) diag(exp(gamma d)) V,  d_i = log
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ class AdaptivePriorRefinement(PerClassAdapter):
     `share` of the channels is kept: published, 500 of 1024 on ImageNet, and up to 800.
     """
 
-    trains: ClassVar[bool] = False
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
+    trains = False
+    uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": GRID, "beta": GRID, "gamma": [0.0, 0.2, 0.4, 0.6, 0.8]}
     channels: Tensor  # [D'] indices
     keys: Tensor  # [N, D'] unit

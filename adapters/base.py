@@ -13,6 +13,7 @@ and then chooses on validation rows the hyper-parameters that were left open, if
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -61,6 +62,8 @@ class Adapter(nn.Module):
 
     trains: ClassVar[bool] = True  # False: closed form, `start` is the whole fit
     class_free: ClassVar[bool] = True  # whether it scores classes that had no shots
+    few_shot: ClassVar[bool] = True  # whether it looks at shots; False: `start` is given a support without rows
+    seeded: ClassVar[bool] = True  # whether the seed decides anything: draws of shots, weights, or batches
     transductive: ClassVar[Literal["no", "stream", "batch"]] = "no"  # a row's logits depend on earlier rows / all rows
     uses_views: ClassVar[Literal["no", "train", "test"]] = "no"  # "train": Support.views; "test": image is [B, V, D]
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {}  # option -> what is tried on validation rows if it is None
@@ -71,8 +74,12 @@ class Adapter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse, before any work, options that do not go with D = `dim` or with a recipe. Raises AdapterError."""
+
     def start(self, support: Support) -> None:
         """Create the weights. Random draws come from torch's global generator, seeded by the caller."""
+        self.check(support.text.shape[1], self.recipe)
         self.logit_scale = support.logit_scale
         if self.tunes:
             self.register_buffer("chosen", torch.zeros(len(self.tunes), dtype=torch.float64))
@@ -140,7 +147,7 @@ class Adapter(nn.Module):
 class PerClassAdapter(Adapter):
     """An adapter with weights for the classes of its support, and for no others."""
 
-    class_free: ClassVar[bool] = False
+    class_free = False
     classes: Tensor  # [C, D] the texts of the support
 
     def start(self, support: Support) -> None:
@@ -150,14 +157,16 @@ class PerClassAdapter(Adapter):
 
     def check_classes(self, text: Tensor) -> None:
         """Refuse texts [C, D] that are not those of the support. Raises AdapterError."""
-        if text is self.classes:
-            return
-        same = text.shape == self.classes.shape and torch.allclose(text, self.classes, atol=1e-2)
-        if not same:
+        if not same_classes(text, self.classes):
             raise AdapterError(
-                f"{type(self).__name__} has weights for the {len(self.classes)} classes of its support, and was given "
-                f"{len(text)} that are not these: score them zero-shot, or with an adapter that takes new classes"
+                f"the weights are for the {len(self.classes)} classes of the support, and these {len(text)} are not"
+                " those: score them zero-shot, or with an adapter that takes new classes"
             )
+
+
+def same_classes(text: Tensor, classes: Tensor) -> bool:
+    """Whether texts [C, D] are `classes` in their order, as far as float16 tells."""
+    return text is classes or (text.shape == classes.shape and torch.allclose(text, classes, atol=1e-3))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -188,9 +197,17 @@ def check_share(name: str, value: float) -> float:
 
 
 def check_at_least(name: str, value: float | None, least: float) -> None:
-    """Refuse a number below `least`; None passes. Raises AdapterError."""
+    """Refuse a number below `least`, or infinite; None passes. Raises AdapterError."""
     if value is not None and not value >= least:
         raise AdapterError(f"{name} = {value} is below {least}")
+    if value is not None and not math.isfinite(value):
+        raise AdapterError(f"{name} = {value} is not finite")
+
+
+def check_reduction(reduction: int, dim: int) -> None:
+    """Refuse a bottleneck dim // reduction of nothing. Raises AdapterError."""
+    if reduction > dim:
+        raise AdapterError(f"reduction = {reduction} leaves nothing of {dim} dimensions; use at most {dim}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -7,8 +7,6 @@ before training. No validation rows are needed (--select last).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,10 +22,8 @@ class ClassAdaptiveProbe(PerClassAdapter):
     setting).
     """
 
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
-    recipe: ClassVar[Recipe] = Recipe(
-        optimizer="sgd", lr=1.5e-3, weight_decay=0.0, epochs=300, patience=300, schedule="cosine"
-    )
+    uses_views = "train"
+    recipe = Recipe(optimizer="sgd", lr=1.5e-3, weight_decay=0.0, epochs=300, patience=300, schedule="cosine")
     weight: nn.Parameter  # [C, D]
     confidence: Tensor  # [C] lam_k
 

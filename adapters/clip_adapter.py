@@ -11,7 +11,18 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from mma.adapters.base import Adapter, AdapterError, Recipe, Support, check_share, unit, zero_shot_logits
+from mma.adapters.base import (
+    Adapter,
+    AdapterError,
+    Recipe,
+    Support,
+    check_at_least,
+    check_choice,
+    check_reduction,
+    check_share,
+    unit,
+    zero_shot_logits,
+)
 
 Side = Literal["image", "text", "both"]
 
@@ -31,21 +42,23 @@ class ClipAdapter(Adapter):
         self, *, reduction: int = 4, ratio: float = 0.2, side: Side = "image", text_ratio: float | None = None
     ) -> None:
         super().__init__()
-        if reduction < 1:
-            raise AdapterError(f"reduction = {reduction} is below 1")
-        if side not in get_args(Side):
-            raise AdapterError(f"side = {side!r} is not one of {', '.join(get_args(Side))}")
+        check_at_least("reduction", reduction, 1)
+        check_choice("side", side, get_args(Side))
+        if side == "image" and text_ratio is not None:
+            raise AdapterError(f"text_ratio = {text_ratio} is of the text side, and side = {side!r} adapts the other")
         self.reduction = reduction
         self.ratio = check_share("ratio", ratio)
         self.side = side
         self.text_ratio = None if text_ratio is None else check_share("text_ratio", text_ratio)
 
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse a bottleneck of nothing."""
+        check_reduction(self.reduction, dim)
+
     def start(self, support: Support) -> None:
         """Draw the weights as the released code does: torch's defaults for a linear layer."""
         super().start(support)
         dim = support.text.shape[1]
-        if self.reduction > dim:
-            raise AdapterError(f"reduction = {self.reduction} leaves nothing of {dim} dimensions; use at most {dim}")
         if self.side != "text":
             self.image_bottleneck = bottleneck(dim, dim // self.reduction)
         if self.side != "image":

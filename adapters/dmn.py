@@ -10,13 +10,12 @@ own zero-shot class, which then holds the row itself: where a class has fewer ro
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mma.adapters.base import Adapter, check_at_least, unit, zero_shot_logits
-from mma.adapters.memory import Memory, confident_views, entropy_of, first_views, stream_order
+from mma.adapters.memory import Memory, confident_views, entropy_of, first_views, stream_order, vote
 
 
 class DynamicMemory(Adapter):
@@ -27,9 +26,11 @@ class DynamicMemory(Adapter):
     is always the same, as in the released code; false: as they stand.
     """
 
-    trains: ClassVar[bool] = False
-    transductive: ClassVar[Literal["no", "stream", "batch"]] = "stream"
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "test"
+    trains = False
+    few_shot = False
+    seeded = False
+    transductive = "stream"
+    uses_views = "test"
 
     def __init__(
         self,
@@ -55,8 +56,8 @@ class DynamicMemory(Adapter):
         views = first_views(image, self.test_views)
         image = views[:, 0]
         logits = zero_shot_logits(image, text, self.logit_scale)
-        confident = zero_shot_logits(confident_views(views, text, self.logit_scale), text, self.logit_scale)
-        voted = confident.log_softmax(dim=-1).logsumexp(dim=1) - math.log(confident.shape[1])  # [B, C] log of the mean
+        confident = confident_views(views, text, self.logit_scale)
+        voted = vote(zero_shot_logits(confident, text, self.logit_scale))  # [B, C]
         entropy, pseudo = entropy_of(voted), voted.argmax(dim=-1).tolist()
         from_text = torch.exp(-self.beta * (1 - image @ text.mT))  # [B, C]
         memory = Memory(text, self.slots)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mma.adapters.base import Adapter, Support, check_at_least, class_sum, zero_shot_logits
+from mma.adapters.base import Adapter, Support, check_at_least, class_sum, same_classes, zero_shot_logits
 
 TEXT_SHOTS = 16  # how often a new class's text counts in its mean
 
@@ -30,8 +30,8 @@ class GaussianDiscriminant(Adapter):
     Where a cache has views, all are shots. One shot a class and no views leave no covariance: zero-shot remains.
     """
 
-    trains: ClassVar[bool] = False
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
+    trains = False
+    uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}
     classes: Tensor  # [C, D] the texts of the support
     shots: Tensor  # [N, D]
@@ -67,6 +67,8 @@ class GaussianDiscriminant(Adapter):
 
     def of_classes(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """W [C, D] and b [C] of the classes with these texts."""
+        if same_classes(text, self.classes):
+            return self.weight, self.bias  # two of them may have one text
         similarity, own = (text @ self.classes.mT).max(dim=-1)
         known = similarity > 1 - 1e-5
         weight, bias = self.weight[own], self.bias[own]
@@ -85,7 +87,7 @@ class GaussianDiscriminant(Adapter):
             near = shots[(shots @ t).topk(nearest).indices]  # [n, D]
             mean[k] = (near.sum(0) + TEXT_SHOTS * t) / (nearest + TEXT_SHOTS)
             deviation = near - t
-            tau = deviation.square().sum() / max(1, nearest - 1)
+            tau = (deviation.square().sum() / max(1, nearest - 1)).clamp(min=1e-12)
             small = deviation @ deviation.mT
             small.diagonal().add_(tau)
             inverse -= deviation.mT @ torch.linalg.solve(small, deviation) / tau

@@ -5,7 +5,7 @@ logits = logit_scale * x W', W [C, D] starting from the text embeddings (as in L
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class LinearProbe(PerClassAdapter):
     `init` is where the weights start: the text embeddings (`zero-shot`), or `zero`.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0)
+    recipe = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0)
     weight: nn.Parameter  # [C, D]
 
     def __init__(self, *, init: Init = "zero-shot") -> None:

@@ -10,12 +10,12 @@ steps:  full batch;  w: 4 N / largest eigenvalue of X'X, momentum 0.9;  alpha: N
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, class_sum
+from mma.adapters.base import AdapterError, PerClassAdapter, Recipe, Support, class_sum
 
 ALPHA_EVERY = 10  # steps
 ALPHA_START = 250.0
@@ -24,12 +24,15 @@ ALPHA_START = 250.0
 class LinearProbePlusPlus(PerClassAdapter):
     """A visual prototype and a text weight per class, by block coordinate descent."""
 
-    recipe: ClassVar[Recipe] = Recipe(
-        optimizer="sgd", lr=1.0, weight_decay=0.0, batch=1_000_000_000, epochs=300, patience=300
-    )
+    recipe = Recipe(optimizer="sgd", lr=1.0, weight_decay=0.0, batch=1_000_000_000, epochs=300, patience=300)
     weight: nn.Parameter  # [C, D]
     alpha: nn.Parameter  # [C]
     steps: Tensor  # [2] step sizes of w and of alpha
+
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse another optimiser: the steps are the method's own."""
+        if recipe.optimizer != "sgd":
+            raise AdapterError(f"optimizer = {recipe.optimizer!r}: lp++ has its own, block gradient descent (sgd)")
 
     def start(self, support: Support) -> None:
         """Prototypes, text weights and step sizes from the support."""

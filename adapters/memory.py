@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,11 @@ def confident_views(views: Tensor, text: Tensor, logit_scale: float, share: floa
         kept = entropy.topk(max(1, int(share * views.shape[1])), largest=False).indices
         found.append(block.gather(1, kept[:, :, None].expand(-1, -1, views.shape[2])))
     return torch.cat(found)
+
+
+def vote(logits: Tensor) -> Tensor:
+    """The logarithm of the mean probability over views: logits [B, n, C] -> [B, C]."""
+    return logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
 
 
 def stream_order(rows: int, shuffle: bool) -> list[int]:

@@ -9,13 +9,11 @@ The released model lets its logit scale fall to 4.6052 (facts: `pipelines/train.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, Recipe, Support, check_at_least, check_share, zero_shot_logits
+from mma.adapters.base import Adapter, Recipe, Support, check_at_least, check_reduction, check_share, zero_shot_logits
 from mma.adapters.blocks import in_blocks
 
 
@@ -25,7 +23,7 @@ class MultiModalMLP(Adapter):
     `lam` is the weight of the adaptation, 0 to 1; the hidden dimension is 2 D // `reduction`.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4)
+    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4)
     image_mlp: nn.Sequential
     text_mlp: nn.Sequential
 
@@ -35,11 +33,15 @@ class MultiModalMLP(Adapter):
         self.lam = check_share("lam", lam)
         self.reduction = reduction
 
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse a hidden layer of nothing."""
+        check_reduction(self.reduction, 2 * dim)
+
     def start(self, support: Support) -> None:
         """Draw the weights as the released code does: torch's defaults for a linear layer."""
         super().start(support)
         dim = support.text.shape[1]
-        hidden = max(1, 2 * dim // self.reduction)
+        hidden = 2 * dim // self.reduction
         self.image_mlp, self.text_mlp = (
             nn.Sequential(nn.Linear(2 * dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False))
             for _ in range(2)

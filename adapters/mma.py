@@ -28,7 +28,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, AdapterError, Recipe, Support, check_share, zero_shot_logits
+from mma.adapters.base import (
+    Adapter,
+    AdapterError,
+    Recipe,
+    Support,
+    check_at_least,
+    check_choice,
+    check_share,
+    zero_shot_logits,
+)
 
 Mask = Literal["cross", "pair", "bias", "none", "within"]
 
@@ -83,14 +92,11 @@ class MultiModalAdapter(Adapter):
         hidden: int = 32,
     ) -> None:
         super().__init__()
-        if mask not in get_args(Mask):
-            raise AdapterError(f"mask = {mask!r} is not one of {', '.join(get_args(Mask))}")
+        check_choice("mask", mask, get_args(Mask))
         if heads < 1 or width < 1 or width % heads:
             raise AdapterError(f"heads = {heads} does not divide width = {width}")
-        if rank is not None and rank < 1:
-            raise AdapterError(f"rank = {rank} is below 1 (None: one linear layer)")
-        if hidden < 1:
-            raise AdapterError(f"hidden = {hidden} is below 1")
+        check_at_least("rank", rank, 1)
+        check_at_least("hidden", hidden, 1)
         self.lam = check_share("lam", lam)
         self.lam_text = None if lam_text is None else check_share("lam_text", lam_text)
         self.lam_image = None if lam_image is None else check_share("lam_image", lam_image)

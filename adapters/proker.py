@@ -9,7 +9,7 @@ in the kernel's space. (A public copy of the authors' script leaves out a factor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class ProximalKernelRidge(PerClassAdapter):
     What is not given is chosen on validation rows (ours: fewer values over about the published ranges).
     """
 
-    trains: ClassVar[bool] = False
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
+    trains = False
+    uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {
         "beta": [0.5, 1.0, 2.0, 3.0, 5.0, 8.0],
         "lam": [0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],

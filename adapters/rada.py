@@ -14,6 +14,7 @@ Wo and its bias start at zero, so M = 1 and RAda starts exactly at zero-shot. Th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import ClassVar, Literal, get_args
@@ -39,10 +40,8 @@ class RAda(Adapter):
     those here are our setting. A class's logit depends on which other classes are candidates.
     """
 
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
-    recipe: ClassVar[Recipe] = Recipe(
-        optimizer="adam", lr=3.5e-3, weight_decay=5e-4, batch=32, epochs=5, schedule="cosine"
-    )
+    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"  # the test-time form: "test"
+    recipe = Recipe(optimizer="adam", lr=3.5e-3, weight_decay=5e-4, batch=32, epochs=5, schedule="cosine")
     q_image: nn.Linear
     q_text: nn.Linear
     q_rational: nn.Linear
@@ -67,18 +66,21 @@ class RAda(Adapter):
             raise AdapterError(f"queries = {queries!r} names a query twice")
         check_at_least("heads", heads, 1)
         check_at_least("alpha", alpha, 0)
-        if not temperature > 0:
-            raise AdapterError(f"temperature = {temperature} is not above 0")
+        if not 0 < temperature < math.inf:
+            raise AdapterError(f"temperature = {temperature} is not above 0 and finite")
         check_choice("regulariser", regulariser, get_args(Regulariser))
         self.queries, self.heads, self.temperature = queries, heads, temperature
         self.regulariser, self.alpha = regulariser, alpha
+
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse heads that do not divide the embeddings."""
+        if dim % self.heads:
+            raise AdapterError(f"heads = {self.heads} does not divide the {dim} dimensions of the embeddings")
 
     def start(self, support: Support) -> None:
         """Draw the projections as torch does; the output's are zero."""
         super().start(support)
         dim = support.text.shape[1]
-        if dim % self.heads:
-            raise AdapterError(f"heads = {self.heads} does not divide the {dim} dimensions of the embeddings")
         named = self.queries.split("+")
         for name in QUERIES:
             if name in named:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mma.adapters.base import AdapterError, Support, check_at_least, unit
+from mma.adapters.base import Recipe, Support, check_at_least, check_reduction, unit
 from mma.adapters.rada import RAda, Regulariser
 
 
@@ -35,12 +35,15 @@ class RAdaAdapter(RAda):
         check_at_least("reduction", reduction, 1)
         self.reduction = reduction
 
+    def check(self, dim: int, recipe: Recipe) -> None:
+        """Refuse a bottleneck of nothing, too."""
+        super().check(dim, recipe)
+        check_reduction(self.reduction, dim)
+
     def start(self, support: Support) -> None:
         """Draw RAda's projections and the bottlenecks' first layers; what comes out of either is zero at first."""
         super().start(support)
         dim = support.text.shape[1]
-        if self.reduction > dim:
-            raise AdapterError(f"reduction = {self.reduction} leaves nothing of {dim} dimensions; use at most {dim}")
         self.image_bottleneck, self.text_bottleneck = (
             nn.Sequential(
                 nn.Linear(dim, dim // self.reduction, bias=False),

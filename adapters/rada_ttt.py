@@ -9,15 +9,12 @@ later ones do too, so attention is worked out once an image. Every image starts 
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mma.adapters.base import check_at_least, check_share
-from mma.adapters.memory import CONFIDENT, confident_views, entropy_of, first_views
+from mma.adapters.memory import CONFIDENT, confident_views, entropy_of, first_views, vote
 from mma.adapters.rada import RAda
 
 BLOCK = 32  # images adapted together, each with its own Wo
@@ -31,8 +28,9 @@ class RAdaTestTime(RAda):
     seldom changes it.
     """
 
-    trains: ClassVar[bool] = False
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "test"
+    trains = False
+    few_shot = False
+    uses_views = "test"
 
     def __init__(
         self,
@@ -70,8 +68,8 @@ class RAdaTestTime(RAda):
         optimizer = torch.optim.AdamW([weight, bias], lr=self.step_size)
         for _ in range(self.steps):
             with torch.enable_grad():
-                each = masked_logits(attended[:, 1:], rational[:, 1:], weight, bias).log_softmax(dim=-1)  # [b, n, C]
-                loss = entropy_of(each.logsumexp(dim=1) - math.log(each.shape[1])).sum()
+                each = masked_logits(attended[:, 1:], rational[:, 1:], weight, bias)  # [b, n, C]
+                loss = entropy_of(vote(each)).sum()
                 weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
             optimizer.step()
         with torch.no_grad():

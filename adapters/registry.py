@@ -18,6 +18,7 @@ from mma.adapters.linear_probe import LinearProbe
 from mma.adapters.lp_plus_plus import LinearProbePlusPlus
 from mma.adapters.mm_mlp import MultiModalMLP
 from mma.adapters.mma import MultiModalAdapter
+from mma.adapters.options import options_of
 from mma.adapters.proker import ProximalKernelRidge
 from mma.adapters.rada import RAda
 from mma.adapters.rada_adapter import RAdaAdapter
@@ -56,26 +57,23 @@ BUILT_IN: dict[str, type[Adapter]] = {
 }
 
 
-@cache
 def adapters() -> dict[str, type[Adapter]]:
     """Every adapter by name, zero-shot first; a built-in name cannot be taken."""
-    found = dict(BUILT_IN)
-    for entry in entry_points(group="mma.adapters"):
-        if entry.name in found:
-            raise AdapterError(f"{entry.value} registers an adapter as {entry.name!r}, a name that is taken")
-        found[entry.name] = entry.load()
-    return found
+    return registered()[0]
 
 
 def adapter_class(name: str) -> type[Adapter]:
-    """The adapter of that name, or AdapterError with the names there are."""
-    if name not in adapters():
-        raise AdapterError(f"unknown adapter {name!r} (known: {', '.join(adapters())})")
-    return adapters()[name]
+    """The adapter of that name, or AdapterError with the names there are, or with what is wrong with this one."""
+    sound, broken = registered()
+    if name in broken:
+        raise AdapterError(f"the adapter {name!r} of another package cannot be used: {broken[name]}")
+    if name not in sound:
+        raise AdapterError(f"unknown adapter {name!r} (known: {', '.join(sound)})")
+    return sound[name]
 
 
 def name_of(adapter: Adapter) -> str:
-    """The name an adapter is registered under."""
+    """The name an adapter is registered under. Raises AdapterError if it is not."""
     for name, kind in adapters().items():
         if kind is type(adapter):
             return name
@@ -84,4 +82,23 @@ def name_of(adapter: Adapter) -> str:
 
 def title(adapter: Adapter) -> str:
     """What messages call an adapter: its registered name, or its class."""
-    return next((name for name, kind in adapters().items() if kind is type(adapter)), type(adapter).__name__)
+    return name_of(adapter) if type(adapter) in adapters().values() else type(adapter).__name__
+
+
+@cache
+def registered() -> tuple[dict[str, type[Adapter]], dict[str, str]]:
+    """The adapters, and of those of other packages that cannot be loaded, why: they are no trouble until asked for."""
+    sound, broken = dict(BUILT_IN), dict[str, str]()
+    for entry in entry_points(group="mma.adapters"):
+        if entry.name in sound:
+            raise AdapterError(f"{entry.value} registers an adapter as {entry.name!r}, a name that is taken")
+        try:
+            kind = entry.load()
+            if not (isinstance(kind, type) and issubclass(kind, Adapter)):
+                raise TypeError(f"{entry.value} is not a subclass of Adapter")
+            options_of(kind)
+        except Exception as error:
+            broken[entry.name] = f"{type(error).__name__}: {error}"
+        else:
+            sound[entry.name] = kind
+    return sound, broken

@@ -5,8 +5,6 @@ t'_k = unit(t_k + alpha r_k)     logit_k = s <x, t'_k>     r = 0 at first
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +17,8 @@ class TaskRes(PerClassAdapter):
     The released code adds it to text embeddings that are not of unit length; here they are.
     """
 
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=2e-3, weight_decay=0.0, epochs=100)
+    uses_views = "train"
+    recipe = Recipe(optimizer="adam", lr=2e-3, weight_decay=0.0, epochs=100)
     residual: nn.Parameter  # [C, D]
 
     def __init__(self, *, alpha: float = 0.5) -> None:

@@ -10,12 +10,11 @@ With several views, x is the mean of the most certain ones, as released for Imag
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from mma.adapters.base import Adapter, check_at_least, zero_shot_logits
-from mma.adapters.memory import Memory, confident_views, entropy_of, first_views, stream_order
+from mma.adapters.memory import Memory, confident_views, entropy_of, first_views, stream_order, vote
 
 MIDDLING = (0.2, 0.5)  # entropy / log2 C of what the negative cache takes
 PLAUSIBLE = (0.03, 1.0)  # probabilities that its labels mark
@@ -29,9 +28,11 @@ class TrainingFreeDynamicAdapter(Adapter):
     false: as they stand (a test set stored class by class is another problem).
     """
 
-    trains: ClassVar[bool] = False
-    transductive: ClassVar[Literal["no", "stream", "batch"]] = "stream"
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "test"
+    trains = False
+    few_shot = False
+    seeded = False
+    transductive = "stream"
+    uses_views = "test"
 
     def __init__(
         self,
@@ -62,8 +63,7 @@ class TrainingFreeDynamicAdapter(Adapter):
         caches.
         """
         views = confident_views(first_views(image, self.test_views), text, self.logit_scale)  # [B, n, D]
-        each = zero_shot_logits(views, text, self.logit_scale).log_softmax(dim=-1)
-        voted = each.logsumexp(dim=1) - math.log(each.shape[1])  # [B, C] log of the mean
+        voted = vote(zero_shot_logits(views, text, self.logit_scale))  # [B, C]
         image = views.mean(1)
         logits = zero_shot_logits(image, text, self.logit_scale)
         probability = voted.exp()

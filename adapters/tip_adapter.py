@@ -8,7 +8,7 @@ Where a cache has views, a key is the unit mean of its shot's views (published: 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ GRID = [0.1 + i * (13 - 0.1) / 20 for i in range(20)]  # published for DTD: 0.1 
 class TipAdapter(PerClassAdapter):
     """`alpha` weighs the cache and `beta` sharpens it; what is not given is chosen on validation rows."""
 
-    trains: ClassVar[bool] = False
-    uses_views: ClassVar[Literal["no", "train", "test"]] = "train"
+    trains = False
+    uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": GRID, "beta": GRID}
     keys: Tensor  # [N, D]
     label: Tensor  # [N]
@@ -70,10 +70,8 @@ class TipAdapterF(TipAdapter):
     is best on the test rows; here it is the best on validation.
     """
 
-    trains: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(
-        optimizer="adamw", lr=1e-3, weight_decay=0.01, epochs=20, patience=20, schedule="cosine"
-    )
+    trains = True
+    recipe = Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.01, epochs=20, patience=20, schedule="cosine")
 
     def start(self, support: Support) -> None:
         """Keys that learn, from the shots."""

@@ -46,6 +46,7 @@ def fit(
     on `validation` too. Raises AdapterError where they are open and there is none, and where the loss is no longer
     finite.
     """
+    adapter.check(support.text.shape[1], recipe)
     undecided = adapter.open_options()
     if undecided and validation is None:
         flags = ", ".join(f"--{name}" for name in undecided)
@@ -72,12 +73,20 @@ def predict(adapter: Adapter, image: Tensor, text: Tensor) -> Tensor:
     """Logits [N, C] of unit `image` [N, D] against unit `text` [C, D].
 
     `image` is [N, V, D] for an adapter that uses the views of test images. Rows go in blocks, but for a transductive
-    adapter, to which all are given at once.
+    adapter, to which all are given at once. Raises AdapterError where a logit is not finite.
     """
     adapter.eval()
-    if adapter.transductive != "no":
-        return adapter(image, text)  # type: ignore[no-any-return]
-    return torch.cat([adapter(block, text) for block in torch.split(image, EVAL_BATCH)])
+    blocks = [image] if adapter.transductive != "no" else torch.split(image, EVAL_BATCH)
+    logits = torch.cat([adapter(block, text) for block in blocks])
+    if logits.shape != (len(image), len(text)):
+        raise AdapterError(
+            f"{title(adapter)} gives logits {list(logits.shape)} for {len(image)} images, {len(text)} classes"
+        )
+    if not torch.isfinite(logits).all():
+        raise AdapterError(
+            f"{title(adapter)} gives logits that are not finite: an option of it is too large or too small"
+        )
+    return logits
 
 
 def accuracy(logits: Tensor, label: Tensor) -> float:

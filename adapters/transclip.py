@@ -12,8 +12,6 @@ It starts from z = y (our setting; the released code, which has another licence,
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 
@@ -28,8 +26,10 @@ class TransClip(Adapter):
     `lam` is the weight of the text (published: 1 without shots), `iterations` of mu and Sigma; 0 iterations: zero-shot.
     """
 
-    trains: ClassVar[bool] = False
-    transductive: ClassVar[Literal["no", "stream", "batch"]] = "batch"
+    trains = False
+    few_shot = False
+    seeded = False
+    transductive = "batch"
 
     def __init__(self, *, lam: float = 1.0, neighbours: int = 3, iterations: int = 10) -> None:
         super().__init__()

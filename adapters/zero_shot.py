@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from mma.adapters.base import Adapter, zero_shot_logits
@@ -12,7 +10,9 @@ from mma.adapters.base import Adapter, zero_shot_logits
 class ZeroShot(Adapter):
     """logits = logit_scale * cosine (Radford et al., 2021, section 3.1)."""
 
-    trains: ClassVar[bool] = False
+    trains = False
+    few_shot = False
+    seeded = False
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

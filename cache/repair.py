@@ -39,11 +39,18 @@ class Mended:
     complete: bool
 
 
-def mend(path: Path, manifest: Manifest | None = None, copy: Path | None = None) -> Mended:
+def mend(
+    path: Path,
+    manifest: Manifest | None = None,
+    copy: Path | None = None,
+    can_compute: Callable[[Header, bool], None] | None = None,
+) -> Mended:
     """Repair what can be repaired without a model.
 
     `copy` is another copy of the same cache, `manifest` gives labels and paths where those are damaged. CacheError
-    where they are needed and not given, or are not those that the cache was made from.
+    where they are needed and not given, or are not those that the cache was made from. `can_compute` is asked
+    before damaged units are forgotten (whether there are images among them, or texts alone), and raises where they
+    cannot be computed again: then they stay as they are.
     """
     with CacheLock(path):
         checked = verify(path)
@@ -56,6 +63,8 @@ def mend(path: Path, manifest: Manifest | None = None, copy: Path | None = None)
         if any(fault.unit == MANIFEST or fault.file.endswith(ROOT) for fault in left):
             restored += _mend_layout(writer, checked, left, manifest)
         lost = list(dict.fromkeys(fault.unit for fault in left if fault.file not in restored))
+        if lost and can_compute is not None:
+            can_compute(writer.header, not all(unit.startswith(TEXT) for unit in lost))
         if lost:
             writer.forget(lost)
         to_compute = [chunk.unit for chunk in writer.pending()] + [TEXT + name for name in writer.pending_text()]

@@ -82,7 +82,7 @@ def ablate(settings: AblateSettings, console: Console) -> Ablated:
     for setting, cells in plan.rows.items():
         results = [done[cell.id] for cell in cells if cell.id in done]
         if results:
-            rows.append(Row(setting, results))
+            rows.append(Row(setting, results, plan.paths[setting.cache]))
     images = sum(features.failed for features in {id(f): f for f in plan.features.values()}.values())
     return Ablated(rows, [failed[work.cell.id] for work in plan.works if work.cell.id in failed], images)
 
@@ -138,7 +138,7 @@ def _say_plan(
         words.append(f"{len(failed):,} failed before (--retry-failed runs them again)")
     stale = store.stale([work.cell for work in todo])
     if stale:
-        words.append(f"{stale:,} of them stale: the cache or the numerics changed")
+        words.append(f"{stale:,} of them known with another cache, code or numerics")
     console.print(", ".join(words))
 
 
@@ -220,7 +220,7 @@ def _running(settings: Sequence[Setting], plan: _Plan, done: Mapping[str, Result
         cells = plan.rows[setting]
         results = [done[cell.id] for cell in cells if cell.id in done]
         if results:
-            row = Row(setting, results)
+            row = Row(setting, results, plan.paths[setting.cache])
             metrics = "  ".join(f"{name} {metric_text(row, name)}" for name in METRICS[setting.protocol.name])
             table.add_row(label(setting), f"{len(results)}/{len(cells)}", metrics)
     return table

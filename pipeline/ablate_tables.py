@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mma.adapters import adapter_class
 from mma.cache.durable import write_whole
 from mma.pipeline.ablate import Ablated
 from mma.pipeline.errors import UsageError
@@ -21,7 +23,7 @@ from mma.pipeline.factors import as_typed, described, fits, flat
 from mma.pipeline.fit import Row
 from mma.pipeline.run import METRICS
 from mma.pipeline.statistics import mean_interval, mean_text
-from mma.pipeline.tables import marked, metric_text, notes
+from mma.pipeline.tables import label, marked, metric_text, notes, protocol_text
 
 MAIN = {"base-to-new": "H", "few-shot": "accuracy"}
 EXPORTS = (".csv", ".jsonl", ".parquet")
@@ -35,21 +37,22 @@ def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], b
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
         columns, metrics, main = _varying(rows, factors), METRICS[protocol], MAIN[protocol]
+        held = _held(rows, factors, columns)
         candidates = [row for row in rows if fits(row.setting, described(baseline))]
         best = _best(rows, metrics)
-        table = Table(title=f"{protocol}; best in bold; difference in {main} to {baseline}", title_justify="left")
+        table = Table(
+            title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
+        )
         for column in columns:
             table.add_column(column, no_wrap=True)
         for metric in (*metrics, "difference", "seeds", "time"):
             table.add_column(metric, justify="right", no_wrap=True)
         for row in rows:
-            values = {**flat(row.setting), "adapter": marked(row.setting.adapter)}
+            values = {**_columns(row), "adapter": marked(row.setting.adapter)}
             texts = []
             for metric in metrics:
                 text = metric_text(row, metric)
-                texts.append(
-                    f"[bold]{text}[/bold]" if _mean(row, metric) == best[row.setting.dataset, metric] else text
-                )
+                texts.append(f"[bold]{text}[/bold]" if _mean(row, metric) == best[row.cache, metric] else text)
             difference = _difference(row, find_baseline(row, candidates), main)
             table.add_row(
                 *(as_typed(values[c]) if c in values else "" for c in columns),
@@ -62,9 +65,8 @@ def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], b
     for note in notes(ablated.rows, ablated.failed_images):
         console.print(note)
     for failure in ablated.failures:
-        setting = failure.cell.setting
-        reason = escape(failure.reason)
-        console.print(f"[red]failed[/red]: {setting.adapter} {setting.id}, seed {failure.cell.seed}: {reason}")
+        what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
+        console.print(f"[red]failed[/red]: {escape(what)}: {escape(failure.reason)}")
 
 
 def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | None) -> None:
@@ -76,14 +78,12 @@ def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | Non
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in ablated.rows:
         if all(name in flat(row.setting) for name in names) and row.setting.adapter != "zero-shot":
-            key = (row.setting.dataset, row.setting.adapter, row.setting.protocol.name)
+            key = (row.cache, row.setting.adapter, row.setting.protocol.name)
             groups.setdefault(key, []).append(row)
     if not groups:
         raise UsageError(f"--pivot {pivot!r}: no adapter of the grid has both factors")
-    for (dataset, adapter, protocol), rows in groups.items():
-        shown = metric or MAIN[protocol]
-        if shown not in METRICS[protocol]:
-            raise UsageError(f"--metric {shown!r} is none of {', '.join(METRICS[protocol])}")
+    for (_, adapter, protocol), rows in groups.items():
+        shown = metric if metric in METRICS[protocol] else MAIN[protocol]
         seeds: dict[tuple[Any, Any], dict[int, list[float]]] = {}
         for row in rows:
             values = flat(row.setting)
@@ -92,7 +92,7 @@ def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | Non
                 at.setdefault(result.cell.seed, []).append(result.metrics[shown])
         cells = {at: [float(np.mean(values)) for values in of.values()] for at, of in seeds.items()}  # a value a seed
         across = list(dict.fromkeys(at[1] for at in cells))
-        table = Table(title=f"{dataset}, {adapter}, {protocol}: {shown}", title_justify="left")
+        table = Table(title=f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}", title_justify="left")
         table.add_column(f"{names[0]} \\ {names[1]}", no_wrap=True)
         for value in across:
             table.add_column(as_typed(value), justify="right", no_wrap=True)
@@ -102,13 +102,13 @@ def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | Non
 
 
 def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:
-    """The baseline of a row: of the rows that fit its description, on the same data, the one most like the row."""
+    """The baseline of a row: of the rows that fit its description, on the same cache, the one most like the row."""
     own = flat(row.setting)
 
     def likeness(other: Row) -> int:
         return sum(own.get(name) == value for name, value in flat(other.setting).items())
 
-    return max((r for r in candidates if r.setting.dataset == row.setting.dataset), key=likeness, default=None)
+    return max((r for r in candidates if r.cache == row.cache), key=likeness, default=None)
 
 
 def check_pivot(pivot: str | None, metric: str | None) -> None:
@@ -129,6 +129,8 @@ def check_export(path: Path) -> None:
         raise UsageError(
             f"--export {path}: {path if path.is_dir() else at} is a {'folder' if path.is_dir() else 'file'}"
         )
+    if not os.access(path if path.exists() else at, os.W_OK):
+        raise UsageError(f"--export {path} is not yours to write: choose another place")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -137,9 +139,20 @@ def check_export(path: Path) -> None:
 
 
 def export_rows(path: Path, rows: Sequence[Row]) -> None:
-    """One record a cell: its factors, metrics and seconds; CSV, JSON lines or Parquet by the name's suffix."""
+    """One record a cell: its factors, metrics, what was chosen, and where it comes from; CSV, JSON lines or Parquet by
+    the name's suffix.
+    """
     records = [
-        {**flat(row.setting), "seed": r.cell.seed, **r.metrics, "seconds": r.seconds, "cell": r.cell.id}
+        {
+            **flat(row.setting),
+            "seed": r.cell.seed,
+            **r.metrics,
+            **{name: r.details.get(name) for name in ("new_is_zero_shot", "best_epoch")},
+            **{f"chosen_{name}": value for name, value in r.details["chosen"].items()},
+            "seconds": r.seconds,
+            "cell": r.cell.id,
+            "cache": row.cache,
+        }
         for row in rows
         for r in row.results
     ]
@@ -181,20 +194,26 @@ def ablated_json(ablated: Ablated, baseline: str) -> str:
 
 
 def _difference(row: Row, base: Row | None, metric: str) -> str:
-    """Mean over the seeds that both have of row minus baseline; a baseline without seeds stands for every seed."""
+    """Mean of row minus baseline over the seeds that both have; a result without seeds stands for every seed."""
     if base is None or base is row:
         return ""
-    of_base = {r.cell.seed: r.metrics[metric] for r in base.results}
-    constant = base.results[0].metrics[metric] if base.setting.protocol.shots == 0 else None
+    mine, theirs = _by_seed(row, metric), _by_seed(base, metric)
     pairs = [
-        r.metrics[metric] - (of_base[r.cell.seed] if constant is None else constant)
-        for r in row.results
-        if constant is not None or r.cell.seed in of_base
+        (of_row, of_base)
+        for seed in dict.fromkeys([*mine, *theirs])
+        if (of_row := mine.get(seed, mine.get(None))) is not None
+        and (of_base := theirs.get(seed, theirs.get(None))) is not None
     ]
     if not pairs:
         return ""
-    text = mean_text(pairs)
+    text = mean_text([of_row - of_base for of_row, of_base in pairs])
     return text if text.startswith("-") else f"+{text}"
+
+
+def _by_seed(row: Row, metric: str) -> dict[int | None, float]:
+    """A metric by seed; by None where the seed decides nothing."""
+    seeded = adapter_class(row.setting.adapter).seeded
+    return {result.cell.seed if seeded else None: result.metrics[metric] for result in row.results}
 
 
 def _mean(row: Row, metric: str) -> float:
@@ -202,11 +221,11 @@ def _mean(row: Row, metric: str) -> float:
 
 
 def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
-    """The best mean of each data set and metric."""
+    """The best mean of each cache and metric."""
     found: dict[tuple[str, str], float] = {}
     for row in rows:
         for metric in metrics:
-            at = (row.setting.dataset, metric)
+            at = (row.cache, metric)
             found[at] = max(found.get(at, -1.0), _mean(row, metric))
     return found
 
@@ -215,17 +234,39 @@ def _pair(pivot: str) -> list[str]:
     return [name.strip().replace("-", "_") for name in pivot.split(",") if name.strip()]
 
 
+def _columns(row: Row) -> dict[str, Any]:
+    return {**flat(row.setting), "cache": row.cache}
+
+
+def _data(row: Row, rows: Sequence[Row]) -> str:
+    """What to call a row's data: the data set, or the cache where several are of one data set."""
+    alike = {other.cache for other in rows if other.setting.dataset == row.setting.dataset}
+    return row.cache if len(alike) > 1 else row.setting.dataset
+
+
 def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
-    """The columns that tell rows apart: the adapter, and those of the data set and the factors that differ."""
-    flats = [flat(row.setting) for row in rows]
-    chosen = [values for values in flats if values["adapter"] != "zero-shot"] or flats
+    """The columns that tell rows apart: the adapter, and those of the data and the factors that differ."""
+    every = [_columns(row) for row in rows]
+    chosen = [values for values in every if values["adapter"] != "zero-shot"] or every
 
     def differs(name: str) -> bool:
         return len({as_typed(values[name]) for values in chosen if name in values}) > 1
 
-    names = ["dataset", "adapter", *(name for name in factors if name not in ("adapter", "seed", "protocol"))]
+    names = ["adapter", *(name for name in factors if name not in ("adapter", "seed", "protocol"))]
     names += ["shots"] if "shots" not in names else []
-    return [name for name in names if name == "adapter" or differs(name)]
+    data = "cache" if any(_data(row, rows) == row.cache for row in rows) else "dataset"
+    return [name for name in (data, *names) if name == "adapter" or differs(name)]
+
+
+def _held(rows: Sequence[Row], factors: Collection[str], columns: Collection[str]) -> list[str]:
+    """What is the same in all rows of a table, in words: the data, the protocol, and the factors given."""
+    words = [] if {"dataset", "cache"} & set(columns) else [rows[0].setting.dataset]
+    words.append(rows[0].setting.protocol.name)
+    for name in dict.fromkeys([*factors, "shots"]):
+        values = {as_typed(flat(row.setting)[name]) for row in rows if name in flat(row.setting)}
+        if name not in ("adapter", "protocol") and name not in columns and len(values) == 1:
+            words.append(f"{name} {values.pop()}")
+    return words
 
 
 def _column(values: list[Any]) -> list[Any]:

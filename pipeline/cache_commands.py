@@ -163,9 +163,10 @@ def _one_of(sources: dict[str, Path | None]) -> None:
 
 def _say_imported(out: Path) -> None:
     from mma.cache import open_cache
+    from mma.pipeline.episodes import fit_command
 
-    if open_cache(out).prompts:
-        following = f"mma fit --cache {out}"
-    else:
+    cache = open_cache(out)
+    following = fit_command(out, cache.header.classnames)
+    if not cache.prompts:
         following = f"mma embed --text-only --cache {out} --model NAME --pretrained TAG[/bold], which adds texts[bold]"
     stderr().print(f"{out} is written. Next: [bold]{following}[/bold]")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, mend, open_cache
+from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
+from mma.pipeline.clip import FrozenClip
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embed import (
     EmbedSettings,
@@ -37,39 +39,79 @@ def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, consol
     None counts as not given. Raises CacheError or UsageError, in one line, where something is needed that is not there.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    found: list[_Means] = []
 
-    def manifest(header: Header) -> Mapping[str, ManifestSplit]:
-        dataset = _dataset(_settings(header, chosen))
-        if manifest_hash(dataset) != header.fingerprint.get("manifest_sha256"):
-            raise CacheError(f"{path} was made from other images than {chosen.get('dataset') or dataset.name} has now")
-        return read_manifest(dataset)
+    def means(header: Header) -> _Means:
+        if not found:
+            found.append(_Means(path, header, chosen))
+        return found[0]
 
     try:
-        mended = mend(path, manifest, copy)
+        mended = mend(
+            path,
+            lambda header: means(header).manifest(),
+            copy,
+            lambda header, images: means(header).check(images=images),
+        )
         if mended.to_compute:
-            _compute(path, chosen, console)
+            _compute(path, means(open_cache(path, partial=True).header), console)
     except OSError as error:
         raise disk_error(path, error) from error
     return mended
 
 
-def _compute(path: Path, chosen: Mapping[str, Any], console: Console) -> None:
+@dataclass
+class _Means:
+    """What computes again: the data set and the model that made a cache, loaded when they are needed."""
+
+    path: Path
+    header: Header
+    chosen: Mapping[str, Any]
+
+    @cached_property
+    def settings(self) -> EmbedSettings:
+        return _settings(self.header, self.chosen)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return _dataset(self.settings)
+
+    @cached_property
+    def clip(self) -> FrozenClip:
+        return load_model(self.settings)
+
+    @cached_property
+    def wanted(self) -> Header:
+        """The header that these would give the cache, whose name may have changed with its place."""
+        return replace(make_header(self.dataset, self.clip, self.settings), dataset=self.header.dataset)
+
+    def manifest(self) -> Mapping[str, ManifestSplit]:
+        """Labels and paths, from the data set."""
+        if manifest_hash(self.dataset) != self.header.fingerprint.get("manifest_sha256"):
+            name = self.chosen.get("dataset") or self.dataset.name
+            raise CacheError(f"{self.path} was made from other images than {name} has now")
+        return read_manifest(self.dataset)
+
+    def check(self, *, images: bool) -> None:
+        """Refuse other images or another model than the cache was made with, before anything damaged is given up."""
+        if not images:
+            same_text_model(self.header.fingerprint, self.clip, str(self.path))
+        elif differences := fingerprint_diff(self.header.fingerprint, self.wanted.fingerprint):
+            raise CacheError(f"{self.path} was made differently:\n  " + "\n  ".join(differences))
+
+
+def _compute(path: Path, means: _Means, console: Console) -> None:
     """Do what is pending: chunks need data set and model, prompt sets the model alone."""
-    header = open_cache(path, partial=True).header
-    settings = _settings(header, chosen)
     with CacheWriter.reopen(path) as writer:
         pending, texts = writer.pending(), writer.pending_text()
-    dataset = _dataset(settings) if pending else None
-    clip = load_model(settings)
-    if dataset is None:
-        same_text_model(header.fingerprint, clip, str(path))
-    if dataset is not None:  # its name may have changed with its place
-        wanted = replace(make_header(dataset, clip, settings), dataset=header.dataset)
-    with CacheWriter.resume(path, wanted) if dataset else CacheWriter.reopen(path) as writer:
+    means.check(images=bool(pending))
+    with CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer:
         for name, (templates, of_class) in texts.items():
-            embed_text(console, clip, writer, PromptSet(name, tuple(templates), tuple(map(tuple, of_class))))
-        if dataset is not None:
-            embed_images(console, clip, dataset, writer, make_encoding(clip, settings, header), EVERY)
+            prompts = PromptSet(name, tuple(templates), tuple(map(tuple, of_class)))
+            embed_text(console, means.clip, writer, prompts)
+        if pending:
+            encoding = make_encoding(means.clip, means.settings, means.header)
+            embed_images(console, means.clip, means.dataset, writer, encoding, EVERY)
         writer.finish()
         if writer.changed:
             console.print(

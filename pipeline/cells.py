@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from mma.adapters import Recipe, adapter_class
+from mma.adapters import Adapter, AdapterError, Recipe, adapter_class
 from mma.pipeline.episodes import NO_NOISE, Protocol
 from mma.pipeline.errors import UsageError, nearest
 
@@ -32,6 +34,7 @@ class Setting:
     protocol: Protocol
     select: str
     recipe: Recipe | None  # None for an adapter that does not train
+    code: str | None = None  # digest of the source of an adapter that is not built in
     numerics: int = NUMERICS
 
     @cached_property
@@ -41,12 +44,13 @@ class Setting:
 
     def config(self) -> dict[str, Any]:
         """The setting as plain data."""
-        return {**asdict(self), "options": dict(self.options)}
+        data = {**asdict(self), "options": dict(self.options)}
+        return data if self.code else {name: value for name, value in data.items() if name != "code"}
 
     @property
     def name(self) -> str:
-        """The setting without what can go stale: the same name with another cache digest or numerics is stale."""
-        return digest({k: v for k, v in self.config().items() if k not in ("cache", "numerics")})
+        """The setting without what can go stale: the same name with another cache digest, code or numerics is stale."""
+        return digest({k: v for k, v in self.config().items() if k not in ("cache", "code", "numerics")})
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,16 @@ def make_setting(
         raise UsageError(f"unknown select {select!r}: {nearest(select, SELECTIONS)}")
     _check_recipe(recipe)
     kind = adapter_class(adapter)
-    made = kind(**options)  # the constructor checks them
+    try:
+        made = kind(**options)
+    except AdapterError as error:
+        raise AdapterError(f"{adapter}: {error}") from None
     if select == "last" and made.open_options():
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in made.open_options())
         raise UsageError(f"{adapter} chooses {flags} on validation rows: give a value, or use --select val")
     if protocol.name == "few-shot":
         protocol = replace(protocol, base_rule="ceil", base_ratio=1.0)
-    if adapter == "zero-shot":
+    if not kind.few_shot:
         protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, splits="nested", train_noise=NO_NOISE)
     return Setting(
         cache=cache,
@@ -98,6 +105,7 @@ def make_setting(
         protocol=protocol,
         select=select if kind.trains or made.open_options() else NO_SELECTION,
         recipe=replace(kind.recipe, **recipe) if kind.trains else None,
+        code=code_of(kind),
     )
 
 
@@ -114,8 +122,18 @@ def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Col
 
 
 def cells_of(setting: Setting, seeds: range | list[int]) -> list[Cell]:
-    """A cell a seed; one alone for zero-shot, which draws nothing."""
-    return [Cell(setting, seed) for seed in ([0] if setting.protocol.shots == 0 else seeds)]
+    """A cell a seed; one alone for an adapter that the seed does not touch."""
+    return [Cell(setting, seed) for seed in (seeds if adapter_class(setting.adapter).seeded else [0])]
+
+
+def code_of(kind: type[Adapter]) -> str | None:
+    """Digest of the module of an adapter that is not of this package: changed, its results are others."""
+    if kind.__module__.startswith("mma.adapters."):
+        return None
+    try:
+        return digest({"source": inspect.getsource(sys.modules[kind.__module__])})
+    except (OSError, TypeError):  # no source: a compiled module, or one typed in
+        return digest({"name": f"{kind.__module__}.{kind.__qualname__}"})
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version as metadata_version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,6 @@ from mma.pipeline.datasets_commands import datasets_app
 
 app = typer.Typer(
     name="mma",
-    help="Adapt CLIP to a task from cached embeddings: `mma embed` once, then `mma fit` in seconds.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -41,6 +42,21 @@ class AdapterCommand(TyperCommand):
         """The command's own help, then the adapters with their options."""
         super().format_help(ctx, formatter)
         _show_adapters()
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"mma {metadata_version('mma')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Adapt CLIP to a task from cached embeddings: `mma embed` once, then `mma fit` in seconds."""
 
 
 @app.command()
@@ -250,11 +266,11 @@ def ablate(
         print(tables.ablated_json(ablated, baseline))
     else:
         tables.show_ablated(stdout(), ablated, settings.factors, baseline)
-        if pivot:
-            tables.show_pivot(stdout(), ablated, pivot, metric)
     if export:
         tables.export_rows(export, ablated.rows)
         stderr().print(f"{export} is written")
+    if pivot and not json:
+        tables.show_pivot(stdout(), ablated, pivot, metric)
     if ablated.failures:
         raise typer.Exit(1)
 
@@ -290,6 +306,8 @@ def extra_options(arguments: Sequence[str]) -> dict[str, str]:
             if not rest:
                 raise UsageError(f"option --{name} needs a value")
             value = rest.pop(0)
+        if name.replace("-", "_") in found:
+            raise UsageError(f"option --{name} is given twice (mma ablate takes several values)")
         found[name.replace("-", "_")] = value
     return found
 
@@ -323,6 +341,12 @@ def _explain(error: Exception) -> int:
     if isinstance(error, (*usage, WorkError)):
         print(f"mma: {error}", file=sys.stderr)
         return 1 if isinstance(error, WorkError) else 2
+    if isinstance(error, OSError) and error.strerror:
+        print(f"mma: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 1
+    if isinstance(error, sqlite3.DatabaseError):
+        print(f"mma: the results file of --out cannot be used ({error}): choose another --out", file=sys.stderr)
+        return 1
     print(f"mma: {type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)", file=sys.stderr)
     return 1
 

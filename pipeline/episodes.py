@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ SPLITS = ("nested", "coop")
 NO_NOISE = "none"
 VALIDATION_SHOTS = 4  # rows a class at most, as CoOp draws them
 DEFAULT_SHOTS = 16
+LEAST = 2  # candidate classes of a test: of one, every answer is right
 IMBALANCE_STREAM, NOISE_STREAM = 2**32 - 1, 2**32 - 2  # seeds apart from those of the classes
 
 Rows = NDArray[np.int64]
@@ -124,9 +126,17 @@ def split_classes(count: int, protocol: Protocol) -> dict[str, Rows]:
         return {"all": classes}
     share = count * protocol.base_ratio / (1 + protocol.base_ratio)
     base = math.ceil(round(share, 9)) if protocol.base_rule == "ceil" else math.floor(round(share, 9))
-    if not 0 < base < count:
-        raise UsageError(f"{count} classes cannot be split {protocol.base_ratio:g} to 1 into base and new")
+    if not LEAST <= base <= count - LEAST:
+        raise UsageError(
+            f"{count} classes cannot be split {protocol.base_ratio:g} to 1 into base and new, two or more of each: use "
+            "--protocol few-shot"
+        )
     return {"base": classes[:base], "new": classes[base:]}
+
+
+def fit_command(cache: Path, classnames: Sequence[str]) -> str:
+    """How to fit on a cache; of few classes none can be left out as new ones."""
+    return f"mma fit --cache {cache}" + (" --protocol few-shot" if len(classnames) < 2 * LEAST else "")
 
 
 def most_shots(labels: Mapping[str, Labels], protocol: Protocol) -> int:
@@ -178,7 +188,8 @@ def _check_shots(labels: Mapping[str, Labels], classnames: Sequence[str], classe
     """Refuse a class with too few rows, naming it and the way out."""
     if "train" not in labels:
         raise UsageError(
-            "the cache has no train split to draw shots from: only --adapter zero-shot can be scored on it"
+            "the cache has no train split to draw shots from: only --adapter zero-shot, and those that learn from test "
+            "rows, can be scored on it"
         )
     counts = {c: len(labels["train"].rows[c]) for c in classes}
     for c, count in counts.items():

@@ -12,7 +12,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mma.adapters import adapter_class, options_of
+from mma.adapters import Recipe, adapter_class, options_of
 from mma.cache.durable import write_whole
 from mma.pipeline.cells import Cell, Setting, cells_of, check_of_use, make_setting
 from mma.pipeline.episodes import DEFAULT_SHOTS, Protocol, most_shots
@@ -31,7 +31,10 @@ from mma.pipeline.progress import span, track
 from mma.pipeline.run import Predictions, Result, draw
 from mma.pipeline.store import Failure, Store
 
-FIT_OPTIONS = {"adapter", "protocol", "shots", "seeds", "select", "prompts", "reduce", "lr", "epochs", "device", "out"}
+FIT_OPTIONS = {
+    *("adapter", "protocol", "seeds", "select", "prompts", "reduce", "device", "out", "workers"),
+    *(field.name for field in (*fields(Protocol), *fields(Recipe)) if field.name != "name"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Row:
 
     setting: Setting
     results: Sequence[Result]
+    cache: str  # where it lies: two caches may be of one data set
 
     @property
     def seconds(self) -> float:
@@ -106,7 +110,8 @@ def fit_cache(settings: FitSettings, console: Console) -> Fitted:
         store.close()
     for setting, row in rows.items():
         _write_metrics(setting_folder(settings.out, setting), [done[cell.id] for cell in row])
-    return Fitted([Row(setting, [done[cell.id] for cell in row]) for setting, row in rows.items()], features.failed)
+    found = [Row(setting, [done[cell.id] for cell in row], settings.cache) for setting, row in rows.items()]
+    return Fitted(found, features.failed)
 
 
 def read_options(adapter: str, options: Mapping[str, str]) -> dict[str, Any]:
@@ -141,6 +146,8 @@ def _check(settings: FitSettings) -> None:
     check_of_use([*settings.recipe, *of_base], settings.adapters, [protocol.name])
     has = {option.name for adapter in settings.adapters for option in options_of(adapter_class(adapter))}
     for name in settings.options:
+        if name in FIT_OPTIONS:
+            raise UsageError(f"--{name} is written --{name.replace('_', '-')}")
         if name not in has:
             raise UsageError(
                 f"--{name.replace('_', '-')} is an option of neither fit nor {', '.join(settings.adapters)}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -45,8 +45,11 @@ class Result:
 
 
 def draw(cell: Cell, features: Features) -> Episode:
-    """The episode of a cell. Raises UsageError where the cache has too few rows or views for it."""
-    protocol = cell.setting.protocol
+    """The episode of a cell. Raises UsageError where the cache has too few rows or views for it, AdapterError where the
+    adapter's options do not go with its embeddings.
+    """
+    kind, protocol = adapter_class(cell.setting.adapter), cell.setting.protocol
+    kind(**dict(cell.setting.options)).check(features.text.shape[1], cell.setting.recipe or kind.recipe)
     wanted, views = dict(cell.setting.options).get("test_views"), _test_views(features, protocol.test_noise)
     have = 1 if views is None else views.shape[1]
     if wanted is not None and wanted > have:
@@ -70,6 +73,7 @@ def run_cell(cell: Cell, features: Features, *, keep_weights: bool = False) -> R
     """Fit and evaluate. The same cell on the same machine gives the same result, whatever runs before or beside it."""
     setting = cell.setting
     episode = draw(cell, features)
+    _warm_up()
     start = time.perf_counter()
     adapter = adapter_class(setting.adapter)(**dict(setting.options))
     support = _support(features, episode, setting.protocol)
@@ -89,6 +93,14 @@ def run_cell(cell: Cell, features: Features, *, keep_weights: bool = False) -> R
         predictions,
         to_bytes(adapter, support) if keep_weights else None,
     )
+
+
+@cache
+def _warm_up() -> None:
+    """torch imports a good part of itself, more than a second's worth, at an optimiser's first step: no cell's time."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.sum().backward()  # type: ignore[no-untyped-call]
+    torch.optim.Adam([weight], fused=True).step()
 
 
 def score(protocol: str, predictions: list[Predictions]) -> dict[str, float]:
@@ -125,8 +137,11 @@ def _labelled(features: Features, draw: Draw, classes: NDArray[np.int64], noise:
 
 
 def _score(adapter: Adapter, features: Features, episode: Episode, test: Test, noise: str) -> Predictions:
-    views = _test_views(features, noise) if adapter.uses_views == "test" else None
-    image = (features.images("test", noise) if views is None else views)[_index(features, test.rows)]
+    image = features.images("test", noise)
+    if adapter.uses_views == "test":
+        views = _test_views(features, noise)
+        image = image[:, None] if views is None else views
+    image = image[_index(features, test.rows)]
     text = features.text[_index(features, test.classes)]
     logits = _logits(adapter, image, text, np.array_equal(test.classes, episode.classes))
     predicted = test.classes[logits.argmax(dim=-1).cpu().numpy()]

@@ -25,7 +25,8 @@ def show_fitted(console: Console, fitted: Fitted, settings: FitSettings) -> None
     """One row an adapter, zero-shot first; means over seeds with their 95 % Student-t half-widths, in percent."""
     last = fitted.rows[-1].setting
     metrics = METRICS[settings.protocol.name]
-    title = f"{last.dataset}, {protocol_text(fitted.rows)}, seeds {settings.seeds}, {selection_text(settings.select)}"
+    protocol = protocol_text([row.setting for row in fitted.rows])
+    title = f"{last.dataset}, {protocol}, seeds {settings.seeds}, {selection_text(settings.select)}"
     table = Table(title=title, title_justify="left", min_width=min(len(title), console.width))
     table.add_column("adapter", no_wrap=True)
     for metric in (*metrics, "time"):
@@ -86,16 +87,16 @@ def _sees_test_rows(adapter: str) -> bool:
     return kind.transductive != "no" or kind.uses_views == "test"
 
 
-def protocol_text(rows: Sequence[Row]) -> str:
+def protocol_text(settings: Sequence[Setting]) -> str:
     """`base-to-new, 16 shots`, with whatever else is not the default."""
-    protocol = rows[-1].setting.protocol
-    shots = max(row.setting.protocol.shots for row in rows)
+    protocol = settings[-1].protocol
+    shots = max(setting.protocol.shots for setting in settings)
     words = [protocol.name] + ([f"{shots} shot{'s' * (shots > 1)}"] if shots else [])
     for field in fields(Protocol):
         value = getattr(protocol, field.name)
         if field.name not in ("name", "shots") and value != field.default:
             words.append(f"{field.name} {value}")
-    setting = rows[-1].setting
+    setting = settings[-1]
     words += [
         f"{name} {value}"
         for name, value in (("prompts", setting.prompts), ("reduce", setting.reduce))

@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch.nn import functional
 
-from mma.adapters import fit, zero_shot_logits
+from mma.adapters import fit, predict, zero_shot_logits
 from mma.adapters.clap import ClassAdaptiveProbe
 
 from .toy import toy
@@ -17,6 +18,17 @@ def test_a_class_is_held_by_its_own_shots_zero_shot_probability() -> None:
     probability = zero_shot_logits(data.support.image, data.support.text, 100.0).softmax(dim=-1)
     for k in range(5):
         torch.testing.assert_close(adapter.confidence[k], probability[data.support.label == k, k].mean())
+
+
+def test_logits_are_scaled_cosines_however_long_the_weights() -> None:
+    data = toy(dtype=torch.float64)
+    adapter = ClassAdaptiveProbe()
+    adapter.start(data.support)
+    with torch.no_grad():
+        adapter.weight.mul_(torch.arange(1.0, 6.0)[:, None]).add_(0.1)
+    image = data.test.image
+    expected = 100 * functional.cosine_similarity(image[:, None], adapter.weight.detach(), dim=-1)
+    torch.testing.assert_close(predict(adapter, image, data.support.text), expected)
 
 
 def test_the_penalty_is_the_weighted_squared_distance_from_the_texts() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from mma.adapters import fit, predict
 from mma.adapters.lp_plus_plus import LinearProbePlusPlus
@@ -32,6 +33,25 @@ def test_its_step_sizes_are_those_of_the_data() -> None:
     steepest = ((image @ text.T) ** 2).sum(0).max()
     expected = torch.tensor([4 * len(image) / largest, len(image) / (4 * steepest)])
     torch.testing.assert_close(adapter.steps, expected)
+
+
+def test_its_steps_are_momentum_on_the_weights_and_plain_descent_on_the_text_weights() -> None:
+    data = toy(dtype=torch.float64)
+    image, label, text = data.support.image, data.support.label, data.support.text
+    adapter, start = LinearProbePlusPlus(), LinearProbePlusPlus()
+    fit(adapter, data.support, replace(adapter.recipe, epochs=20), seed=0)
+    start.start(data.support)
+    weight, alpha, velocity = start.weight.detach(), start.alpha.detach(), torch.zeros_like(text)
+    for step in range(1, 21):
+        residual = (image @ (weight + alpha[:, None] * text).mT).softmax(dim=-1) - functional.one_hot(label, 5)
+        along_weight = residual.mT @ image / len(image)
+        along_alpha = (along_weight * text).sum(-1)
+        velocity = 0.9 * velocity + along_weight
+        weight = weight - start.steps[0] * velocity
+        if step % 10 == 0:
+            alpha = alpha - start.steps[1] * along_alpha
+    torch.testing.assert_close(adapter.weight.detach(), weight)
+    torch.testing.assert_close(adapter.alpha.detach(), alpha)
 
 
 def test_text_weights_step_every_tenth_time() -> None:

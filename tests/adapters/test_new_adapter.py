@@ -22,7 +22,7 @@ from mma.adapters import (
     to_bytes,
     zero_shot_logits,
 )
-from mma.adapters.registry import BUILT_IN
+from mma.adapters.registry import BUILT_IN, registered
 
 from .toy import toy
 
@@ -43,10 +43,10 @@ def install(folder: Path, module: str, code: str, entry: str) -> None:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that packages can be installed in; what they register is gone afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    adapters.cache_clear()
+    registered.cache_clear()
     yield tmp_path
-    adapters.cache_clear()
-    for name in ("prototypes_of_mine", "taken"):
+    registered.cache_clear()
+    for name in ("prototypes_of_mine", "taken", "unloadable"):
         sys.modules.pop(name, None)
 
 
@@ -56,7 +56,7 @@ def test_the_example_is_short() -> None:
 
 def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> None:
     assert "prototypes" not in adapters()
-    adapters.cache_clear()
+    registered.cache_clear()
     install(site, "prototypes_of_mine", EXAMPLE, "prototypes = prototypes_of_mine:Prototypes")
     kind = adapter_class("prototypes")
     assert list(adapters()) == [*BUILT_IN, "prototypes"]
@@ -75,7 +75,7 @@ def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> 
     fit(off, data.support, off.recipe, seed=0)
     expected = zero_shot_logits(data.test.image, data.support.text, 100.0)
     torch.testing.assert_close(predict(off, data.test.image, data.support.text), expected)
-    with pytest.raises(AdapterError, match="weights for the 5 classes"):
+    with pytest.raises(AdapterError, match="weights are for the 5 classes"):
         predict(adapter, data.test.image, data.new_text)
     with pytest.raises(AdapterError, match=r"share = 2.0 is outside \[0, 1\]"):
         kind(share=2.0)
@@ -85,6 +85,23 @@ def test_a_name_that_is_taken_is_refused(site: Path) -> None:
     install(site, "taken", EXAMPLE, "gda = taken:Prototypes")
     with pytest.raises(AdapterError, match=r"^taken:Prototypes registers an adapter as 'gda', a name that is taken$"):
         adapters()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import a_module_that_is_not_there", "No module named"),
+        ("class Prototypes: pass", "unloadable:Prototypes is not a subclass of Adapter"),
+        (EXAMPLE.replace("share: float | None", "share: int | float"), "too many values"),
+    ],
+)
+def test_a_package_that_cannot_be_loaded_is_no_trouble_until_it_is_asked_for(
+    site: Path, code: str, reason: str
+) -> None:
+    install(site, "unloadable", code, "prototypes = unloadable:Prototypes")
+    assert list(adapters()) == list(BUILT_IN)
+    with pytest.raises(AdapterError, match=f"^the adapter 'prototypes' of another package cannot be used: .*{reason}"):
+        adapter_class("prototypes")
 
 
 def test_an_unknown_name_is_refused_with_those_known() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,22 @@ PUBLISHED = {
     "out_proj": "out",
 }
 SUBSETS = ["+".join(names) for count in (1, 2, 3) for names in combinations(QUERIES, count)]
+
+
+LARGE_STEP = """
+import pathlib, torch
+from mma.adapters import Support, unit
+from mma.adapters.rada import RAda
+
+torch.set_num_threads(2)
+image, text, label = unit(torch.randn(32, 512)), unit(torch.randn(1000, 512)), torch.randint(1000, (32,))
+adapter = RAda()
+adapter.start(Support(image, label, text, 100.0))
+optimizer = adapter.optimizer(adapter.recipe)
+adapter.loss(image, text, label).backward()
+optimizer.step()
+print(pathlib.Path("/proc/self/status").read_text())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +175,12 @@ def test_a_wrong_option_is_named_in_one_line(options: dict[str, Any], message: s
 def test_heads_that_do_not_divide_the_dimension_are_refused() -> None:
     with pytest.raises(AdapterError, match="heads = 5 does not divide the 32 dimensions"):
         RAda(heads=5).start(toy().support)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_step_at_a_thousand_classes_stays_under_three_gib() -> None:
+    step = subprocess.run([sys.executable, "-c", LARGE_STEP], capture_output=True, text=True, check=True)
+    status = dict(line.split(":", 1) for line in step.stdout.splitlines() if line)
+    peak = int(status["VmHWM"].removesuffix("kB")) / 2**20  # getrusage's would be this process's where that is larger
+    assert peak < 3  # the scores and maps of three queries for the whole batch alone would be 5.7

@@ -12,12 +12,13 @@ from mma.adapters import Labelled, Support, unit
 
 @dataclass(frozen=True)
 class Toy:
-    """Support, validation and test rows of one problem, and the texts of classes that have no shots."""
+    """Support, validation and test rows of one problem, and texts and test rows of classes that have no shots."""
 
     support: Support
     validation: Labelled
     test: Labelled
     new_text: Tensor  # [C', D]
+    new_test: Labelled  # labels in 0..C'-1
 
 
 def toy(
@@ -37,14 +38,15 @@ def toy(
 
     centre = unit(gaussian(classes + 4, dim))
 
-    def rows(each: int) -> Labelled:
-        label = torch.arange(classes).repeat_interleave(each)
+    def rows(each: int, centre: Tensor) -> Labelled:
+        label = torch.arange(len(centre)).repeat_interleave(each)
         return Labelled(unit(centre[label] + noise * unit(gaussian(len(label), dim))).to(dtype), label)
 
     text = unit(centre + 1.2 * unit(gaussian(classes + 4, dim))).to(dtype)
-    train, validation, test = rows(shots), rows(2), rows(4)
+    train, validation, test = (rows(each, centre[:classes]) for each in (shots, 2, 4))
     seen = None
     if views is not None:
         others = train.image[:, None].double() + 0.3 * gaussian(len(train.label), views - 1, dim) / dim**0.5
         seen = torch.cat([train.image[:, None], unit(others).to(dtype)], dim=1)
-    return Toy(Support(train.image, train.label, text[:classes], 100.0, seen), validation, test, text[classes:])
+    support = Support(train.image, train.label, text[:classes], 100.0, seen)
+    return Toy(support, validation, test, text[classes:], rows(4, centre[classes:]))

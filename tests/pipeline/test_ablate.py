@@ -13,10 +13,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from rich.console import Console
 
+from mma.cache import import_npz
 from mma.pipeline.ablate import Ablated, AblateSettings, ablate
 from mma.pipeline.ablate_tables import find_baseline, show_ablated, show_pivot
 from mma.pipeline.cells import Cell
@@ -27,7 +29,7 @@ from mma.pipeline.grid import Source, Work, features_of, run_works
 from mma.pipeline.statistics import mean_text
 from mma.pipeline.store import Failure
 
-from ..conftest import COMMAND, Run
+from ..conftest import COMMAND, Run, small_features
 
 QUIET = Console(quiet=True)
 GRID = ["adapter=mma,clip-adapter,linear-probe", "lam=0,0.5", "shots=2,4", "seed=0:3", "epochs=6"]
@@ -232,6 +234,49 @@ def test_the_difference_is_paired_with_the_baseline_most_like_the_row(small_cach
     show_ablated(console, ablated, ["lam", "shots"], "mma lam=0.5")
     differences = [a.metrics["H"] - b.metrics["H"] for a, b in zip(row.results, base.results, strict=True)]
     assert mean_text(differences).lstrip("+") in console.export_text()
+
+
+def test_a_result_without_seeds_is_compared_with_every_seed_of_the_baseline(small_cache: Path, tmp_path: Path) -> None:
+    ablated = ablate(settings(small_cache, tmp_path, ["seed=0:3", "shots=2", "epochs=3"], baseline="mma"), QUIET)
+    zero_shot, mma_row = ablated.rows
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    show_ablated(console, ablated, ["shots"], "mma")
+    differences = [zero_shot.results[0].metrics["H"] - r.metrics["H"] for r in mma_row.results]
+    assert len(differences) == 3
+    assert mean_text(differences).lstrip("+") in console.export_text()
+
+
+def test_two_caches_of_one_data_set_are_told_apart_and_never_compared(tmp_path: Path) -> None:
+    paths = []
+    for seed in (0, 1):
+        np.savez(tmp_path / "small.npz", **small_features(seed=seed))
+        paths.append(str(import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")))
+    words = ["adapter=gda", "shots=4", "seed=0:2"]
+    asked = AblateSettings(paths, read_factors(words, None), device="cpu", out=tmp_path / "runs")
+    both = ablate(asked, QUIET)
+    assert [row.cache for row in both.rows] == [paths[0], paths[0], paths[1], paths[1]]
+    second = ablate(replace(asked, caches=paths[1:], out=tmp_path / "alone"), QUIET)
+    console = Console(record=True, width=300, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    show_ablated(console, both, ["shots"], "zero-shot")
+    text = console.export_text()
+    assert "cache" in text.splitlines()[2]
+    difference = mean_text([r.metrics["H"] - second.rows[0].results[0].metrics["H"] for r in second.rows[1].results])
+    (line,) = (line for line in text.splitlines() if paths[1] in line and "gda" in line)
+    assert difference.lstrip("+") in line
+
+
+def test_the_title_says_what_is_held_fixed_and_a_failure_which_factors_it_has(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    ablated = ablate(
+        settings(small_cache, tmp_path, ["lr=0.01,1e30", "lam=0.5", "shots=2", "epochs=4", "seed=0"]), QUIET
+    )
+    console = Console(record=True, width=300, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    show_ablated(console, ablated, ["lr", "lam", "shots", "epochs"], "zero-shot")
+    title, *_, failure = console.export_text().strip().splitlines()
+    assert title.startswith("small, base-to-new, lr 0.01, lam 0.5, shots 2, epochs 4; ")
+    assert failure.startswith("failed: mma ")
+    assert "lr=1e+30" in failure
 
 
 def test_a_baseline_that_is_not_in_the_grid_is_refused_before_the_work(small_cache: Path, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from mma.adapters import AdapterError
 from mma.cache import open_cache
+from mma.pipeline.cells import cells_of
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.factors import Factors, check_factors, expand, flat, read_factors, seeds_of, settings_of
@@ -58,6 +61,18 @@ def test_zero_shot_is_one_setting_whatever_the_shots_and_noise(features: Feature
     settings = settings_of(read_factors(["shots=1,2,4", "label_noise=0,0.5"], None), features)
     assert sum(s.adapter == "zero-shot" for s in settings) == 1
     assert sum(s.adapter == "mma" for s in settings) == 6
+
+
+def test_what_the_seed_and_the_shots_do_not_touch_is_one_cell(features: Features) -> None:
+    factors = read_factors(["adapter=tda,rada-ttt,gda", "shots=1,2", "seed=0:3"], None)
+    cells = [cell for s in settings_of(factors, features) for cell in cells_of(s, seeds_of(factors))]
+    counts = Counter(cell.setting.adapter for cell in cells)
+    assert counts == {"zero-shot": 1, "tda": 1, "rada-ttt": 3, "gda": 6}
+
+
+def test_the_message_of_a_value_that_cannot_be_names_the_adapter(features: Features) -> None:
+    with pytest.raises(AdapterError, match=r"^proker: lam = 0.0 is not above 0$"):
+        settings_of(read_factors(["adapter=mma,proker", "lam=0,1"], None), features)
 
 
 def test_a_setting_reads_back_as_its_factors(features: Features) -> None:

@@ -195,18 +195,19 @@ def test_nothing_is_written_where_the_shots_are_too_many(small_cache: Path, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cache_with_only_a_test_split_is_scored_zero_shot_and_nothing_else(tmp_path: Path) -> None:
+def test_a_cache_with_only_a_test_split_is_scored_by_what_needs_no_shots(tmp_path: Path) -> None:
     arrays = small_features()
     np.savez(
         tmp_path / "shift.npz", **{name: arrays[name] for name in ("image_test", "label_test", "text", "classnames")}
     )
     cache = import_npz(tmp_path / "shift.npz", tmp_path / "shift.zarr")
     few_shot = FitSettings(
-        str(cache), ("zero-shot",), protocol=Protocol("few-shot"), device="cpu", out=tmp_path / "runs"
+        str(cache), ("tda", "dmn", "transclip"), protocol=Protocol("few-shot"), device="cpu", out=tmp_path / "runs"
     )
-    (row,) = fit_cache(few_shot, QUIET).rows
-    assert row.results[0].metrics["accuracy"] > 50
-    with pytest.raises(UsageError, match="only --adapter zero-shot can be scored"):
+    rows = fit_cache(few_shot, QUIET).rows
+    assert [row.setting.adapter for row in rows] == ["zero-shot", "tda", "dmn", "transclip"]
+    assert all(row.results[0].metrics["accuracy"] > 50 for row in rows)
+    with pytest.raises(UsageError, match="only --adapter zero-shot, and those that learn from test rows"):
         fit_cache(replace(few_shot, adapters=("mma",)), QUIET)
 
 
