@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mma.adapters import AdapterError
+from mma.adapters import AdapterError, adapter_class
 from mma.cache import open_cache
-from mma.pipeline.cells import cells_of
+from mma.pipeline.cells import cells_of, code_of
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.factors import Factors, check_factors, expand, flat, read_factors, seeds_of, settings_of
@@ -73,6 +74,16 @@ def test_what_the_seed_and_the_shots_do_not_touch_is_one_cell(features: Features
 def test_the_message_of_a_value_that_cannot_be_names_the_adapter(features: Features) -> None:
     with pytest.raises(AdapterError, match=r"^proker: lam = 0.0 is not above 0$"):
         settings_of(read_factors(["adapter=mma,proker", "lam=0,1"], None), features)
+
+
+def test_an_adapter_of_another_package_is_known_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for name, body in (("first_form", "lam = 1"), ("second_form", "lam = 2"), ("third_form", "lam = 2")):
+        (tmp_path / f"{name}.py").write_text(f"from mma.adapters import Adapter\n\nclass Mine(Adapter):\n    {body}\n")
+        found.append(code_of(importlib.import_module(name).Mine))
+    assert found[0] != found[1] == found[2]
+    assert code_of(adapter_class("mma")) is None
 
 
 def test_a_setting_reads_back_as_its_factors(features: Features) -> None:

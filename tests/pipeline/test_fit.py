@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from mma.cache import CacheError, CacheWriter, ManifestSplit, import_npz, open_c
 from mma.pipeline.episodes import Protocol
 from mma.pipeline.errors import UsageError
 from mma.pipeline.features import load_features
-from mma.pipeline.fit import FitSettings, Fitted, fit_cache
+from mma.pipeline.fit import FitSettings, Fitted, fit_cache, setting_folder
 from mma.pipeline.grid import Source, features_of
 
 from ..conftest import small_features
@@ -182,6 +183,20 @@ def test_an_option_that_nothing_looks_at_is_refused(
     with pytest.raises(UsageError, match=message):
         fit_cache(replace(settings(small_cache, tmp_path / "runs"), **change), QUIET)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_page_on_fits_shows_how_to_use_one(small_cache: Path, tmp_path: Path) -> None:
+    asked = settings(small_cache, tmp_path, adapters=("mma",), protocol=Protocol("few-shot"), seeds=1)
+    row = fit_cache(asked, QUIET).rows[1]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    example = example.replace("cache/photos.zarr", str(small_cache))
+    example = example.replace("runs/mma-0123456789ab", str(setting_folder(tmp_path, row.setting)))
+    found: dict[str, Any] = {}
+    exec(example, found)
+    classnames = open_cache(small_cache).header.classnames
+    (predicted,) = row.results[0].predictions
+    assert found["names"] == [classnames[k] for k in predicted.predicted]
 
 
 def test_shots_are_chosen_by_the_smallest_class_where_none_are_given(small_cache: Path, tmp_path: Path) -> None:
