@@ -4,6 +4,7 @@ entry point group `mma.adapters` (name = "package.module:Class").
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -68,7 +69,9 @@ def adapter_class(name: str) -> type[Adapter]:
     if name in broken:
         raise AdapterError(f"the adapter {name!r} of another package cannot be used: {broken[name]}")
     if name not in sound:
-        raise AdapterError(f"unknown adapter {name!r} (known: {', '.join(sound)})")
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), sound, n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise AdapterError(f"unknown adapter {name!r}{hint} (known: {', '.join(sound)})")
     return sound[name]
 
 

@@ -60,7 +60,9 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     except CacheError:
         raise
     except Exception as error:  # zipfile, zlib, numpy's header parser and the file system each have their own
-        raise CacheError(f"{file} is not a readable .npz file ({error})") from error
+        # numpy takes what it does not know for a pickle, and says how to open it
+        reason = "no archive of plain arrays" if "pickle" in str(error) else error
+        raise CacheError(f"{file} is not a readable .npz file ({reason})") from error
 
 
 def _numbers(bundle: Bundle) -> dict[str, NDArray[Any]]:

@@ -163,10 +163,9 @@ def _one_of(sources: dict[str, Path | None]) -> None:
 
 def _say_imported(out: Path) -> None:
     from mma.cache import open_cache
-    from mma.pipeline.episodes import fit_command
 
     cache = open_cache(out)
-    following = fit_command(out, cache.header.classnames)
+    following = f"mma fit --cache {out}"
     if not cache.prompts:
         following = f"mma embed --text-only --cache {out} --model NAME --pretrained TAG[/bold], which adds texts[bold]"
     stderr().print(f"{out} is written. Next: [bold]{following}[/bold]")

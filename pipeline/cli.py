@@ -145,7 +145,9 @@ def fit(
     context: typer.Context,
     cache: Cache,
     adapter: Annotated[list[str] | None, typer.Option(help="May be repeated, or a,b,c.", show_default="mma")] = None,
-    protocol: Annotated[str, typer.Option(help="base-to-new or few-shot.")] = "base-to-new",
+    protocol: Annotated[
+        str | None, typer.Option(help="base-to-new or few-shot.", show_default="base-to-new, from four classes on")
+    ] = None,
     shots: Shots = None,
     seeds: Annotated[int, typer.Option(help="Fits with seeds 0, 1, ...")] = 3,
     select: Annotated[
@@ -175,7 +177,8 @@ def fit(
     json: AsJson = False,
 ) -> None:
     """Stage two: fit adapters on a cache, in seconds, and print base, new and H (or accuracy)."""
-    from mma.pipeline.episodes import Protocol
+    from mma.cache import open_cache
+    from mma.pipeline.episodes import Protocol, usual_protocol
     from mma.pipeline.fit import FitSettings, fit_cache
     from mma.pipeline.tables import fitted_json, show_fitted
 
@@ -190,10 +193,10 @@ def fit(
     }
     settings = FitSettings(
         cache=cache,
-        adapters=[name for value in adapter or ["mma"] for name in value.split(",") if name],
+        adapters=[name.strip() for value in adapter or ["mma"] for name in value.split(",") if name.strip()],
         options=extra_options(context.args),
         protocol=Protocol(
-            name=protocol,
+            name=protocol or usual_protocol(open_cache(cache, partial=True).header.classnames),
             base_rule=base_rule,
             base_ratio=base_ratio,
             label_noise=label_noise,

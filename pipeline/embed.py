@@ -24,7 +24,6 @@ from mma.pipeline.datasets import Dataset, Source, Split, entries, find_dataset,
 from mma.pipeline.datasets.folder import dataset_name
 from mma.pipeline.embed_plan import check_place, check_space, show_plan, show_summary
 from mma.pipeline.encode import Encoding, encode_chunks
-from mma.pipeline.episodes import fit_command
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.image_noise import read_noise
 from mma.pipeline.images import DECODER, MAX_PIXELS, allow_pixels
@@ -112,9 +111,7 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         writer = stack.enter_context(CacheWriter.resume(path, header)) if path.exists() else None
         _check_prompts(path, prompts, writer)
         if writer and writer.complete and {p.name for p in prompts} <= set(writer.prompts):
-            console.print(
-                f"{path} is complete: nothing to do. Next: [bold]{fit_command(path, header.classnames)}[/bold]"
-            )
+            console.print(f"{path} is complete: nothing to do. Next: [bold]mma fit --cache {path}[/bold]")
             return path
         how = make_encoding(clip, settings, writer.header if writer else header)
         pending = writer.pending() if writer else list(header.chunks())
@@ -349,9 +346,7 @@ def _add_text(settings: EmbedSettings, console: Console) -> Path:
                 embed_text(console, clip, writer, prompt_set)
         except OSError as error:
             raise disk_error(path, error) from error
-        console.print(
-            f"{path}: prompts {', '.join(writer.prompts)}. Next: [bold]{fit_command(path, header.classnames)}[/bold]"
-        )
+        console.print(f"{path}: prompts {', '.join(writer.prompts)}. Next: [bold]mma fit --cache {path}[/bold]")
     return path
 
 

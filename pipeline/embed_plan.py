@@ -15,7 +15,6 @@ from mma.cache import CacheWriter, Chunk, Header, Status, open_cache
 from mma.pipeline.clip import FrozenClip
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.encode import Encoding, encode_chunks
-from mma.pipeline.episodes import fit_command
 from mma.pipeline.errors import UsageError
 from mma.pipeline.progress import size, span
 from mma.pipeline.prompts import PromptSet
@@ -93,7 +92,7 @@ def show_summary(console: Console, path: Path, writer: CacheWriter, paths: Mappi
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     console.print(
         f"{path}: {rows:,} images, prompts {', '.join(writer.prompts)}, {size(bytes_on_disk)}\n"
-        f"Next: [bold]{fit_command(path, writer.header.classnames)}[/bold]",
+        f"Next: [bold]mma fit --cache {path}[/bold]",
     )
 
 

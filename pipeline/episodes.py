@@ -15,7 +15,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,9 +133,9 @@ def split_classes(count: int, protocol: Protocol) -> dict[str, Rows]:
     return {"base": classes[:base], "new": classes[base:]}
 
 
-def fit_command(cache: Path, classnames: Sequence[str]) -> str:
-    """How to fit on a cache; of few classes none can be left out as new ones."""
-    return f"mma fit --cache {cache}" + (" --protocol few-shot" if len(classnames) < 2 * LEAST else "")
+def usual_protocol(classnames: Sequence[str]) -> str:
+    """The protocol of `mma fit` where none is given: of few classes none can be left out as new ones."""
+    return "base-to-new" if len(classnames) >= 2 * LEAST else "few-shot"
 
 
 def most_shots(labels: Mapping[str, Labels], protocol: Protocol) -> int:
@@ -195,7 +194,8 @@ def _check_shots(labels: Mapping[str, Labels], classnames: Sequence[str], classe
     for c, count in counts.items():
         if count < shots:
             fewest = min(counts.values())
-            mend = f", fewer than {shots} shots: use --shots {fewest}" if fewest else ""
+            most = fewest if "val" in labels or fewest < 2 else fewest - 1  # one is left to select with
+            mend = f", fewer than {shots} shots: use --shots {most}" if most else ""
             raise UsageError(f"class {classnames[c]!r} has {count or 'no'} usable training images{mend}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -143,9 +143,14 @@ def test_compact_form_equals_dense_form(
         patch.setattr(mma, "LEAST_QUERIES", 1)
         logits, gradients = logits_and_gradients(adapter, support)
     expected_logits, expected_gradients = logits_and_gradients(dense, support)
+    # where an adaptation is nearly the opposite of what it is blended with, the rounding of the inputs decides
+    rounded = replace(support, image=support.image * (1 + 1e-14 * torch.randn_like(support.image)))
+    moved_logits, moved_gradients = logits_and_gradients(dense, rounded)
+    assume(bool((moved_logits - expected_logits).abs().max() < 1e-11))
     torch.testing.assert_close(logits, expected_logits, atol=1e-9, rtol=0)
     for name, expected in expected_gradients.items():
         scale = max(1.0, float(expected.abs().max()))
+        assume(bool((moved_gradients[name] - expected).abs().max() < 1e-11 * scale))
         assert float((gradients[name] - expected).abs().max()) <= 1e-9 * scale, name
 
 

@@ -105,5 +105,5 @@ def test_a_package_that_cannot_be_loaded_is_no_trouble_until_it_is_asked_for(
 
 
 def test_an_unknown_name_is_refused_with_those_known() -> None:
-    with pytest.raises(AdapterError, match=r"unknown adapter 'gdb' .known: zero-shot, mma,"):
+    with pytest.raises(AdapterError, match=r"unknown adapter 'gdb': did you mean gda\? .known: zero-shot, mma,"):
         adapter_class("gdb")
