@@ -9,7 +9,8 @@ Wo and its bias start at zero, so M = 1 and RAda starts exactly at zero-shot. Th
 - the text queries do not depend on the image, and are projected once;
 - the scale 1 / sqrt(D / H) / T is folded into the queries, that of the rational one into its weights;
 - the image query alone projects no token (`attend_by_image`);
-- the maps are averaged before they meet the values, and images go in blocks, recomputed in the backward pass.
+- the maps are averaged before they meet the values;
+- images go in blocks, worked out again in the backward pass where they would hold too much.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ z_i    = softmax(log p_i + sum_j w_ij z_j + lam log y_i),  w_ij = max(0, <x_i, x
 log p_ik = -(x_i - mu_k)' Sigma^-1 (x_i - mu_k) / 2
 mu_k   = sum_i z_ik x_i / sum_i z_ik     Sigma = diag(mean_i sum_k z_ik (x_i - mu_k)^2)
 
-It starts from z = y (our setting; the released code, which has another licence, was not read).
+It starts from z = y (our setting; the released code, which has another licence, was not used).
 """
 
 from __future__ import annotations

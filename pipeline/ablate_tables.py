@@ -31,8 +31,7 @@ EXPORTS = (".csv", ".jsonl", ".parquet")
 
 def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], baseline: str) -> None:
     """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
-    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one data set and protocol, is
-    bold.
+    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold.
     """
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
@@ -179,7 +178,7 @@ def ablated_json(ablated: Ablated, baseline: str) -> str:
     """The grid as JSON: every setting with its seeds, means and half-widths, and the failures."""
 
     def row_data(row: Row) -> dict[str, Any]:
-        data: dict[str, Any] = {**flat(row.setting), "seeds": [r.cell.seed for r in row.results]}
+        data: dict[str, Any] = {**_columns(row), "seeds": [r.cell.seed for r in row.results]}
         for metric in METRICS[row.setting.protocol.name]:
             values = [r.metrics[metric] for r in row.results]
             mean, half = mean_interval(values)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +19,22 @@ def fitted(data: Toy, alpha: float = 1.0, neighbours: int = 64) -> GaussianDiscr
     adapter = GaussianDiscriminant(alpha=alpha, neighbours=neighbours)
     fit(adapter, data.support, adapter.recipe, seed=0)
     return adapter
+
+
+def test_two_classes_of_one_text_keep_their_own_gaussians() -> None:
+    data = toy()
+    text = data.support.text.clone()
+    text[1] = text[0]
+    adapter = fitted(replace(data, support=replace(data.support, text=text)), alpha=10.0)
+    predicted = predict(adapter, data.test.image, text).argmax(dim=-1)
+    for k in (0, 1):
+        assert (predicted[data.test.label == k] == k).double().mean() > 0.5
+
+
+def test_a_new_class_in_the_place_of_its_shots_is_scored() -> None:
+    data = toy()
+    adapter = fitted(data, neighbours=1)
+    assert predict(adapter, data.test.image, data.support.image[:2]).isfinite().all()
 
 
 def test_its_classifier_is_scikit_learns_with_the_same_shrinkage() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -148,3 +149,22 @@ def test_choices_are_made_on_validation_alone() -> None:
     assert given.decided("sign") == -1.0
     with pytest.raises(AdapterError, match=r"^Scaled chooses sign on validation rows"):
         fit(Scaled(), data.support, QUICK, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("scored", "message"),
+    [
+        (lambda logits: logits * torch.inf, "logits that are not finite"),
+        (lambda logits: logits[:, :-1], r"gives logits \[10, 4\] for 10 images, 5 classes"),
+    ],
+)
+def test_logits_that_cannot_be_are_refused(scored: Callable[[Tensor], Tensor], message: str) -> None:
+    class Odd(Adapter):
+        trains = False
+
+        def forward(self, image: Tensor, text: Tensor) -> Tensor:
+            return scored(zero_shot_logits(image, text, 100.0))
+
+    data = toy()
+    with pytest.raises(AdapterError, match=message):
+        predict(Odd(), data.test.image[:10], data.support.text)

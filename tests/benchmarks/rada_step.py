@@ -1,6 +1,7 @@
 """How long a training step of RAda takes beside the plain form, and what it holds in memory at C = 1000.
 
     python tests/benchmarks/rada_step.py            # B = 32, C = 51, D = 512
+    python tests/benchmarks/rada_step.py --mkl      # the same without oneDNN
     python tests/benchmarks/rada_step.py --memory   # B = 32, C = 1000: peak memory of the process after one step
 
 A step of the plain form multiplies B C tokens by a D x D matrix 13 times: six forward, six for the gradients of the
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from mma.adapters import Support, unit
+from mma.adapters import Support, linear, unit
 from mma.adapters.rada import RAda
 
 
@@ -73,8 +74,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--mkl", action="store_true", help="both forms by MKL")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    linear.ONEDNN = linear.ONEDNN and not arguments.mkl
     if arguments.memory:
         seconds, _ = Stepper(RAda(), problem(32, 1000)).step()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

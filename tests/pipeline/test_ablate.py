@@ -20,7 +20,7 @@ from rich.console import Console
 
 from mma.cache import import_npz
 from mma.pipeline.ablate import Ablated, AblateSettings, ablate
-from mma.pipeline.ablate_tables import find_baseline, show_ablated, show_pivot
+from mma.pipeline.ablate_tables import ablated_json, find_baseline, show_ablated, show_pivot
 from mma.pipeline.cells import Cell
 from mma.pipeline.errors import UsageError
 from mma.pipeline.factors import described, fits, read_factors, settings_of
@@ -263,6 +263,8 @@ def test_two_caches_of_one_data_set_are_told_apart_and_never_compared(tmp_path: 
     difference = mean_text([r.metrics["H"] - second.rows[0].results[0].metrics["H"] for r in second.rows[1].results])
     (line,) = (line for line in text.splitlines() if paths[1] in line and "gda" in line)
     assert difference.lstrip("+") in line
+    told = [row["cache"] for row in json.loads(ablated_json(both, "zero-shot"))["rows"]]
+    assert told == [row.cache for row in both.rows]
 
 
 def test_the_title_says_what_is_held_fixed_and_a_failure_which_factors_it_has(

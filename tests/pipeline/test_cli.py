@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,35 @@ def test_an_oracle_is_stamped_on_the_table(mma: Run, small_cache: Path, tmp_path
     assert "selected on TEST" in done.stdout
 
 
+def test_the_version_is_the_packages(mma: Run, tmp_path: Path) -> None:
+    assert mma("--version", cwd=tmp_path).stdout == f"mma {version('mma')}\n"
+
+
+def test_a_results_file_that_is_damaged_is_one_line(mma: Run, small_cache: Path, tmp_path: Path) -> None:
+    words = ("fit", "--cache", small_cache, "--adapter", "zero-shot")
+    assert mma(*words, cwd=tmp_path).returncode == 0
+    file = tmp_path / "runs" / "results.sqlite"
+    file.write_bytes(file.read_bytes()[:4096] + b"?" * (file.stat().st_size - 4096))
+    done = mma(*words, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "a defect" not in done.stderr
+    assert "--out" in done.stderr or "results file" in done.stderr
+
+
 WRONG = {
     "unknown command": (["fitt"], "Did you mean 'fit'"),
     "no cache there": (["fit", "--cache", "nowhere.zarr"], "nowhere.zarr: make one with `mma embed`"),
     "not a cache": (["fit", "--cache", "."], "is not an mma cache"),
     "unknown adapter": (["fit", "--cache", "CACHE", "--adapter", "mmma"], "unknown adapter 'mmma'"),
     "unknown option": (["fit", "--cache", "CACHE", "--lamm", "1"], "did you mean lam"),
+    "option with underscores": (["fit", "--cache", "CACHE", "--weight_decay", "1"], "is written --weight-decay"),
+    "option twice": (["fit", "--cache", "CACHE", "--lam", "0", "--lam", "1"], "--lam is given twice"),
+    "optimiser of its own": (
+        ["fit", "--cache", "CACHE", "--adapter", "lp++", "--optimizer", "adamw"],
+        "lp++ has its own",
+    ),
+    "heads and dimensions": (["fit", "--cache", "CACHE", "--adapter", "rada", "--heads", "7"], "heads = 7 does not"),
+    "infinite option": (["fit", "--cache", "CACHE", "--adapter", "gda", "--alpha", "inf"], "alpha = inf is not finite"),
     "option without value": (["fit", "--cache", "CACHE", "--lam"], "--lam needs a value"),
     "stray word": (["fit", "--cache", "CACHE", "lam=1"], "unexpected argument 'lam=1'"),
     "lambda out of range": (["fit", "--cache", "CACHE", "--lam", "2"], "lam = 2.0 is outside [0, 1]"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mma.pipeline.datasets.coop import coop_draw
-from mma.pipeline.episodes import Labels, Protocol, draw_episode, most_shots, split_classes
+from mma.pipeline.episodes import Labels, Protocol, draw_episode, most_shots, split_classes, usual_protocol
 from mma.pipeline.errors import UsageError
 
 FEW_SHOT = Protocol("few-shot", shots=4)
@@ -158,3 +158,10 @@ def test_coop_splits_refuse_a_draw_without_an_embedding_and_a_missing_val_split(
     without = labels_of({"train": [8] * 3, "test": [2] * 3})
     with pytest.raises(UsageError, match="there is none: use --select last"):
         draw_episode(without, names(3), Protocol("few-shot", shots=4, splits="coop"), 0)
+
+
+def test_base_to_new_needs_two_classes_a_side_and_is_not_usual_below_that() -> None:
+    assert [len(classes) for classes in split_classes(4, Protocol()).values()] == [2, 2]
+    with pytest.raises(UsageError, match="two or more of each: use --protocol few-shot"):
+        split_classes(3, Protocol())
+    assert [usual_protocol(["a"] * count) for count in (2, 3, 4)] == ["few-shot", "few-shot", "base-to-new"]
