@@ -1,1 +1,1 @@
-"""The two stages and the command line: joins the cache and the adapters, and owns nothing they could own."""
+"""Joins the cache and the adapters, and owns nothing they could own; a room for every part of the work."""

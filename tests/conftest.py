@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads do not spin where cores are shared; before torch
 
 from mma.cache import import_npz
-from mma.pipeline.cli import main
+from mma.pipeline.cli.main import main
 
 COMMAND = str(Path(sys.executable).with_name("mma"))  # as installed
 

@@ -1,6 +1,6 @@
 """What a data set is to stage one: class names, templates, and splits whose rows can be read one by one.
 
-A row is read as bytes (an encoded file, decoded and checked in one place, `mma.pipeline.images`) or as pixels (data
+A row is read as bytes (an encoded file, decoded and checked in one place, `embedding/images.py`) or as pixels (data
 sets that are arrays, or rendered). Everything else about a row is known before the first image is read.
 """
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.datasets.base import Dataset, Split
+from mma.pipeline.datasets.image_files import read_image_file
 from mma.pipeline.errors import UsageError
-from mma.pipeline.image_files import read_image_file
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -88,8 +88,8 @@ def _find_or_download(entry: Entry, root: Path, download: bool) -> Place:
     place = find_place(entry, root)
     begun = any((root / archive.gives).exists() for archive in entry.archives)
     if download and entry.archives and (place is None or (lacking(place) and begun)):
-        from mma.pipeline.console import stderr
-        from mma.pipeline.download import fetch_archives
+        from mma.pipeline.cli.console import stderr
+        from mma.pipeline.datasets.download import fetch_archives
 
         try:
             fetch_archives(entry.archives, root, stderr())

@@ -72,8 +72,8 @@ def embed(small_clip: str, photo_folder: Path, tmp_path: Path) -> Embed:
     """`mma embed` in this process, on the photos with the small CLIP; the cache, and what was said."""
     from rich.console import Console
 
-    from mma.pipeline.embed import EmbedSettings
-    from mma.pipeline.embed import embed as run
+    from mma.pipeline.embedding.embed import EmbedSettings
+    from mma.pipeline.embedding.embed import embed as run
 
     def work(**changes: Any) -> tuple[Path, str]:
         settings = {

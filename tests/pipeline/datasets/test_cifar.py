@@ -14,10 +14,10 @@ from rich.console import Console
 
 from mma.pipeline.datasets import Source, entries, find_dataset
 from mma.pipeline.datasets.check import check_published
-from mma.pipeline.embed import EmbedSettings, embed
-from mma.pipeline.episodes import Protocol
+from mma.pipeline.embedding.embed import EmbedSettings, embed
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fit import FitSettings, fit_cache
+from mma.pipeline.fitting.episodes import Protocol
+from mma.pipeline.fitting.fit import FitSettings, fit_cache
 
 
 def write_batches(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from mma.cache import open_cache
 from mma.pipeline.datasets import entries
-from mma.pipeline.embed import EmbedSettings, embed
-from mma.pipeline.episodes import Protocol
-from mma.pipeline.fit import FitSettings, fit_cache
-from mma.pipeline.prompts import reduce_prompts
+from mma.pipeline.embedding.embed import EmbedSettings, embed
+from mma.pipeline.embedding.prompts import reduce_prompts
+from mma.pipeline.fitting.episodes import Protocol
+from mma.pipeline.fitting.fit import FitSettings, fit_cache
 
 Tree = Callable[[str, str], tuple[Path, dict[str, list[tuple[str, int]]]]]
 Run = Callable[..., subprocess.CompletedProcess[str]]

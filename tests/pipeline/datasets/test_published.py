@@ -13,8 +13,8 @@ import torchvision.datasets
 
 from mma.pipeline.datasets import Dataset, Source, entries, find_dataset
 from mma.pipeline.datasets.folder import Files
+from mma.pipeline.embedding.images import decode
 from mma.pipeline.errors import UsageError
-from mma.pipeline.images import decode
 
 Tree = Callable[[str, str], tuple[Path, dict[str, list[tuple[str, int]]]]]
 

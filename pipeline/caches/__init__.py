@@ -1,0 +1,1 @@
+"""What is done with a cache that is there: shown, checked, mended, exchanged."""

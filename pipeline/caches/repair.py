@@ -1,0 +1,154 @@
+"""`mma cache repair`: mend what the cache can mend by itself, and compute the rest again from data set and model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
+from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.clip import FrozenClip
+from mma.pipeline.embedding.embed import (
+    EmbedSettings,
+    disk_error,
+    embed_images,
+    embed_text,
+    load_dataset,
+    load_model,
+    make_encoding,
+    make_header,
+    manifest_hash,
+    read_manifest,
+    same_text_model,
+)
+from mma.pipeline.embedding.prompts import PromptSet
+from mma.pipeline.errors import UsageError
+
+EVERY = 2**63  # failures allowed: those that were there before
+
+
+def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> Mended:
+    """Repair a cache so that it ends with the bytes it had.
+
+    `given` are settings of `mma embed` (dataset, root, model, ...) where those that made the cache no longer hold;
+    None counts as not given. Raises CacheError or UsageError, in one line, where something is needed that is not there.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    found: list[_Means] = []
+
+    def means(header: Header) -> _Means:
+        if not found:
+            found.append(_Means(path, header, chosen))
+        return found[0]
+
+    try:
+        mended = mend(
+            path,
+            lambda header: means(header).manifest(),
+            copy,
+            lambda header, images: means(header).check(images=images),
+        )
+        if mended.to_compute:
+            _compute(path, means(open_cache(path, partial=True).header), console)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return mended
+
+
+@dataclass
+class _Means:
+    """What computes again: the data set and the model that made a cache, loaded when they are needed."""
+
+    path: Path
+    header: Header
+    chosen: Mapping[str, Any]
+
+    @cached_property
+    def settings(self) -> EmbedSettings:
+        return _settings(self.header, self.chosen)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return _dataset(self.settings)
+
+    @cached_property
+    def clip(self) -> FrozenClip:
+        return load_model(self.settings)
+
+    @cached_property
+    def wanted(self) -> Header:
+        """The header that these would give the cache, whose name may have changed with its place."""
+        return replace(make_header(self.dataset, self.clip, self.settings), dataset=self.header.dataset)
+
+    def manifest(self) -> Mapping[str, ManifestSplit]:
+        """Labels and paths, from the data set."""
+        if manifest_hash(self.dataset) != self.header.fingerprint.get("manifest_sha256"):
+            name = self.chosen.get("dataset") or self.dataset.name
+            raise CacheError(f"{self.path} was made from other images than {name} has now")
+        return read_manifest(self.dataset)
+
+    def check(self, *, images: bool) -> None:
+        """Refuse other images or another model than the cache was made with, before anything damaged is given up."""
+        if not images:
+            same_text_model(self.header.fingerprint, self.clip, str(self.path))
+        elif differences := fingerprint_diff(self.header.fingerprint, self.wanted.fingerprint):
+            raise CacheError(f"{self.path} was made differently:\n  " + "\n  ".join(differences))
+
+
+def _compute(path: Path, means: _Means, console: Console) -> None:
+    """Do what is pending: chunks need data set and model, prompt sets the model alone."""
+    with CacheWriter.reopen(path) as writer:
+        pending, texts = writer.pending(), writer.pending_text()
+    means.check(images=bool(pending))
+    with CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer:
+        for name, (templates, of_class) in texts.items():
+            prompts = PromptSet(name, tuple(templates), tuple(map(tuple, of_class)))
+            embed_text(console, means.clip, writer, prompts)
+        if pending:
+            encoding = make_encoding(means.clip, means.settings, means.header)
+            embed_images(console, means.clip, means.dataset, writer, encoding, EVERY)
+        writer.finish()
+        if writer.changed:
+            console.print(
+                f"[yellow]{', '.join(writer.changed)}: computed again, but not with the bytes that were lost[/yellow] "
+                "(another machine, or other libraries than the fingerprint tells)"
+            )
+
+
+def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
+    """The settings that the cache was made with, and what is said otherwise."""
+    if not header.source and "dataset" not in chosen:
+        raise UsageError(
+            f"{header.dataset} was imported: import it again beside, and repair with --from that copy; "
+            "or give --dataset and --model"
+        )
+    source = {**header.source, "root": Path(header.source["root"]) if header.source.get("root") else None}
+    about = header.fingerprint
+    noise = about.get("image_noise", {})  # split -> the same noises
+    stored = EmbedSettings(
+        quick_gelu=about.get("quick_gelu"),
+        precision=about.get("precision", "fp32"),
+        dtype=header.dtype,
+        views=about.get("views", 1),
+        view_splits=",".join(about.get("view_splits", ["train"])),
+        view_seed=about.get("view_seed") or 0,
+        image_noise=",".join(next(iter(noise.values()), [])),
+        noise_splits=",".join(noise) or "test",
+        batch_size=header.batch,
+        download=False,
+        **source,
+    )
+    known = replace(stored, **chosen)
+    return replace(known, quick_gelu=None) if "model" in chosen or str(known.model).startswith("local-dir:") else known
+
+
+def _dataset(settings: EmbedSettings) -> Dataset:
+    try:
+        return load_dataset(settings)
+    except UsageError as error:
+        raise UsageError(f"the images are needed, and not where they were ({error}): give --dataset") from error

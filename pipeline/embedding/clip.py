@@ -1,0 +1,164 @@
+"""A frozen CLIP from open_clip, and everything about it that decides an embedding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from PIL import Image
+from torch import Tensor
+
+from mma.pipeline.device import pick_device
+from mma.pipeline.embedding.tiny import TINY
+from mma.pipeline.errors import UsageError, WorkError, nearest
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True)
+class FrozenClip:
+    """Two frozen towers, their preprocessing, and the fingerprint of both."""
+
+    model: torch.nn.Module
+    preprocess: Callable[[Image.Image], Tensor]  # RGB image -> [3, H, W]
+    tokenizer: Callable[[Sequence[str]], Tensor]  # P texts -> [P, L]
+    device: torch.device
+    dtype: torch.dtype
+    dim: int  # D
+    logit_scale: float  # exp(logit_scale)
+    fingerprint: dict[str, Any]
+
+    @torch.inference_mode()
+    def encode_image(self, images: Tensor) -> NDArray[np.float32]:
+        """Image embeddings [B, D], not normalised, of preprocessed images [B, 3, H, W]."""
+        features = self.model.encode_image(images.to(self.device, self.dtype))  # type: ignore[operator]
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Text embeddings [P, D], not normalised."""
+        features = self.model.encode_text(self.tokenizer(texts).to(self.device))  # type: ignore[operator]
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def load_clip(
+    model: str, pretrained: str, *, device: str = "auto", precision: str = "fp32", quick_gelu: bool | None = None
+) -> FrozenClip:
+    """Load a CLIP by name and tag, name and checkpoint file, or `local-dir:FOLDER`; `tiny` is the one mma carries.
+
+    `quick_gelu` sets the activation of a checkpoint file, which does not say it; a tag does. Raises UsageError for a
+    model that does not exist or weights that do not fit, WorkError for a download that fails.
+    """
+    if model == "tiny":
+        model = f"{LOCAL}{TINY}"
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+    chosen = pick_device(device)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
+    local = model.startswith(LOCAL)
+    weights, activation = _local_weights(model) if local else _weights(model, pretrained, quick_gelu)
+    net, preprocess = _create(model, None if local else pretrained, precision, chosen, activation)
+    tokenizer = open_clip.get_tokenizer(model)
+    transform = dict(net.visual.preprocess_cfg)
+    fingerprint = {
+        "model": f"{LOCAL}{Path(model.removeprefix(LOCAL)).name}" if local else model,
+        "pretrained": None if local else Path(pretrained).name,
+        "weights_sha256": _sha256(weights),
+        "quick_gelu": activation,
+        "precision": precision,
+        "preprocess": {key: transform[key] for key in sorted(transform)},
+        "embedding": "projected, not normalised",
+        "open_clip": open_clip.__version__,
+        "torch": str(torch.__version__).split("+")[0],
+    }
+    fingerprint = json.loads(json.dumps(fingerprint))  # tuples become lists, as they will be when read back
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    scale = float(net.logit_scale.detach().float().exp())
+    with torch.inference_mode():
+        dim = net.encode_text(tokenizer(["a"]).to(chosen)).shape[-1]
+    return FrozenClip(net, preprocess, tokenizer, chosen, dtype, dim, scale, fingerprint)
+
+
+def _local_weights(model: str) -> tuple[Path, bool]:
+    """The weights file of a `local-dir:` model, and its activation."""
+    folder = Path(model.removeprefix(LOCAL))
+    config = folder / "open_clip_config.json"
+    if not config.is_file():
+        raise UsageError(f"{folder} has no open_clip_config.json: a local-dir: model is a folder with it and weights")
+    try:
+        model_config = json.loads(config.read_text(encoding="utf-8"))["model_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{config} is not an open_clip configuration ({error})") from error
+    found = open_clip.factory._find_checkpoint_in_dir(folder)
+    if not found:
+        raise UsageError(f"{folder} has no weights (*.safetensors)")
+    return Path(found), bool(model_config.get("quick_gelu", False))
+
+
+def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> tuple[Path, bool]:
+    """The weights file behind a tag or a path, and the activation they were trained with."""
+    name = model.replace("/", "-")
+    config = open_clip.get_model_config(name)
+    if config is None:
+        known = nearest(name, ["tiny", *open_clip.list_models()])[:300]
+        raise UsageError(f"unknown model {model!r}: {known}; or local-dir:FOLDER")
+    own = bool(config.get("quick_gelu", False))
+    tag = get_pretrained_cfg(name, pretrained)
+    if tag:
+        activation = bool(tag.get("quick_gelu", False))
+        if quick_gelu is not None and quick_gelu != activation:
+            raise UsageError(f"{pretrained!r} weights of {model} were trained with quick_gelu={activation}")
+        if own and not activation:
+            raise UsageError(f"{pretrained!r} weights need plain GELU: use --model {name.removesuffix('-quickgelu')}")
+        try:
+            return Path(download_pretrained(tag)), activation
+        except Exception as error:  # urllib, huggingface_hub and httpx each have their own
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise WorkError(
+                f"the weights {pretrained!r} of {model} could not be downloaded ({reason[:200]}): "
+                "check the network, or give --pretrained FILE or --model local-dir:FOLDER"
+            ) from error
+    file = Path(pretrained).expanduser()
+    if not file.is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise UsageError(f"{pretrained!r} is neither a file nor weights of {model}: {nearest(pretrained, tags)}")
+    activation = own if quick_gelu is None else quick_gelu
+    if own and not activation:
+        raise UsageError(f"{model} has QuickGELU built in: use --model {name.removesuffix('-quickgelu')}")
+    return file, activation
+
+
+def _create(
+    model: str, pretrained: str | None, precision: str, device: torch.device, quick_gelu: bool
+) -> tuple[Any, Callable[[Image.Image], Tensor]]:
+    logging.disable(logging.WARNING)  # open_clip reports each step to the root logger
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a QuickGELU mismatch only warns
+            net, preprocess = open_clip.create_model_from_pretrained(
+                model, pretrained, precision=precision, device=device, force_quick_gelu=quick_gelu
+            )
+    except Exception as error:  # safetensors, pickle, torch and open_clip each have their own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise UsageError(f"the weights {pretrained or ''} do not fit {model}: {' '.join(lines)[:300]}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return net.eval().requires_grad_(False), preprocess
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

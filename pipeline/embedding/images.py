@@ -1,0 +1,126 @@
+"""From a row of a data set to a checked RGB image: the one place where image files are decoded.
+
+The header is read first, and nothing is decoded that claims more pixels than allowed. What comes out is what a person
+sees: the first frame, upright by its EXIF orientation, transparency on white, 16-bit scaled to 8.
+
+Memory: decoding takes at most `BYTES_A_PIXEL` for every pixel. Images above `LARGE` pixels are decoded and used one at
+a time, so that a run needs no more than one largest image and `LARGE` pixels for every thread.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from mma.cache import Status
+from mma.pipeline.datasets.base import Pixels
+
+MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte as RGB
+LARGE = 16_000_000  # pixels
+BYTES_A_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)
+DECODER = f"pillow {PIL.__version__}, upright, transparency on white"  # part of the fingerprint: it decides pixels
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # and no other: some run programs, or read files
+
+_one_large = threading.Lock()
+
+
+class BadImage(Exception):
+    """A row without a usable image: a Status, and the reason in words."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Let Pillow open what `decode` allows: it has a process-wide bound of its own."""
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses by the header
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is wrong with a file is its status
+
+
+def decode(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An RGB image from encoded bytes or from pixels [H, W, 3]. Raises BadImage, and nothing else."""
+    with decoded(data, max_pixels) as image:
+        return image
+
+
+@contextmanager
+def decoded(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """As `decode`, for as long as the block lasts: one large image at a time."""
+    if isinstance(data, np.ndarray):
+        yield Image.fromarray(data)
+        return
+    try:
+        opened = _open(data, max_pixels)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(Status.TOO_LARGE, f"more pixels than allowed ({error})") from error
+    except PIL.UnidentifiedImageError as error:
+        raise BadImage(Status.UNREADABLE, "not an image file that can be read") from error
+    except Exception as error:  # as below
+        raise _unreadable(error) from error
+    large = opened.width * opened.height > LARGE
+    with opened, _one_large if large else nullcontext():
+        try:
+            image = _to_rgb(_upright(opened))
+        except BadImage:
+            raise
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+            raise _unreadable(error) from error
+        yield image
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise BadImage(Status.UNREADABLE, "the file is empty")
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > max_pixels:
+        raise BadImage(
+            Status.TOO_LARGE,
+            f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (--max-pixels)",
+        )
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    with suppress(Exception):  # EXIF that cannot be read says nothing of the pixels
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise BadImage(Status.UNREADABLE, "floating-point pixels, which have no agreed white")
+    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 with 16 used
+        return _from_16_bits(image)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image)
+    clear = image.info.get("transparency")
+    eight = ((grey.clip(0, 65535).astype(np.uint32) * 255 + 32895) >> 16).astype(np.uint8)  # x / 257, rounded
+    if isinstance(clear, int):
+        eight[grey == clear] = 255
+    return Image.fromarray(eight).convert("RGB")
+
+
+def _unreadable(error: Exception) -> BadImage:
+    lines = str(error).splitlines() or [""]
+    return BadImage(Status.UNREADABLE, f"{type(error).__name__}: {lines[0]}"[:200])

@@ -1,0 +1,185 @@
+"""Run cells: in this process, in worker processes, or on a dask.distributed cluster; the results are the same bits.
+
+Every fit computes with one torch thread, and what it draws comes from its own seed, so neither the number of workers
+nor the order of work changes a number; the cores are used by running fits side by side. Each finished cell is recorded
+at once: an interruption loses the cells in flight, and the same command continues.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mma.cache import open_cache
+from mma.pipeline.device import pick_device
+from mma.pipeline.errors import UsageError, WorkError
+from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.features import Features, load_features
+from mma.pipeline.fitting.run import Result, run_cell
+from mma.pipeline.fitting.store import Failure
+
+CONNECT_SECONDS = 10
+POOLS = 2  # of several workers that are tried before each cell gets a pool of its own
+_LOADING = threading.Lock()
+SWITCH_SECONDS = 0.0005  # a fit's operations are that short: with Python's 5 ms, fits in threads wait for each other
+
+Outcome = Result | Failure
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the features of a cell come from: enough for a worker to load them, wherever it was started."""
+
+    cache: str  # an absolute path, or a URL
+    prompts: str
+    device: str = "cpu"
+    reduce: str = "unit"  # how a class's templates become one vector
+    partial: bool = False  # whether an unfinished cache will do
+
+    def __post_init__(self) -> None:
+        if "://" not in self.cache:
+            object.__setattr__(self, "cache", str(Path(self.cache).absolute()))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell to run, as it is sent to a worker."""
+
+    cell: Cell
+    source: Source
+    keep_weights: bool = False
+
+
+def run_works(works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None) -> Iterator[Outcome]:
+    """Outcomes as they come. `workers` processes (1: this process), or the cluster at `scheduler` ("local": one here).
+
+    A cell that fails is an outcome like another. A worker that dies has its cells run again; a cell whose workers keep
+    dying is a failure. Raises WorkError where the cluster goes away.
+    """
+    threads, switching = torch.get_num_threads(), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        left = {work.cell.id: work for work in works}
+        for _ in range(POOLS):
+            if left:  # a process pool ends with the first of its workers that dies
+                with _executor(workers, scheduler) as pool:
+                    for outcome in _completed(pool, list(left.values())):
+                        del left[outcome.cell.id]
+                        yield outcome
+        for work in left.values():  # one of them kills its workers: each in a pool of its own
+            with _processes(1) as pool:
+                yield next(_completed(pool, [work]), Failure(work.cell, "its worker process died (memory?)"))
+    finally:
+        torch.set_num_threads(threads)
+        sys.setswitchinterval(switching)
+
+
+def run_work(work: Work) -> Outcome:
+    """Run one cell wherever this is; what goes wrong in it becomes a Failure."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)  # sums are made in one order everywhere
+    try:
+        features = features_of(work.source)
+        if features.digest != work.cell.setting.cache:
+            raise WorkError(f"the cache at {work.source.cache} is another one than the grid was planned on")
+        return run_cell(work.cell, features, keep_weights=work.keep_weights)
+    except Exception as error:  # one cell's trouble stops no other
+        return Failure(work.cell, _reason(error))
+
+
+def features_of(source: Source) -> Features:
+    """Features, loaded once a process."""
+    with _LOADING:
+        return _load(source)
+
+
+@cache
+def _load(source: Source) -> Features:
+    return load_features(
+        open_cache(source.cache, partial=source.partial), source.prompts, pick_device(source.device), source.reduce
+    )
+
+
+def _completed(pool: Executor, works: Sequence[Work]) -> Iterator[Outcome]:
+    """Outcomes as they come, until all are there or the pool breaks."""
+    futures = {pool.submit(run_work, work): work for work in works}
+    try:
+        for future in as_completed(futures):
+            try:
+                outcome = future.result()
+            except BrokenExecutor:
+                return
+            except CancelledError as error:
+                raise WorkError(
+                    "the scheduler is gone; what is recorded is kept: run the same command again"
+                ) from error
+            except Exception as error:  # a cluster gave a cell up
+                outcome = Failure(futures[future].cell, _reason(error))
+            yield outcome
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+@contextmanager
+def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    if scheduler is not None:
+        with _cluster(scheduler, workers) as client:
+            yield client.get_executor(pure=False)
+    elif workers > 1:
+        with _processes(workers) as pool:
+            yield pool
+    else:
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fit") as pool:
+            yield pool
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))  # a forked torch may hang
+
+
+@contextmanager
+def _cluster(scheduler: str, workers: int) -> Iterator[Any]:
+    """A client of the dask cluster at an address, or of one started here for the while, on the loopback only."""
+    import distributed
+
+    client: Any = distributed.Client
+    if scheduler == "local":
+        count = workers if workers > 1 else os.cpu_count()
+        local: Any = distributed.LocalCluster
+        with (
+            local(n_workers=count, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+            client(cluster) as connected,
+        ):
+            yield connected
+        return
+    try:
+        connected = client(scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(
+            f"the scheduler {scheduler} does not answer ({type(error).__name__}): check --scheduler"
+        ) from error
+    with connected:
+        yield connected
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"

@@ -1,0 +1,195 @@
+"""The results of a folder: one SQLite file, `results.sqlite`, that any SQLite tool can read.
+
+    cells        one row a cell that is done or failed: its config, metrics, details, seconds, status, reason
+    predictions  per cell and test: the predicted class of each row, little-endian int32
+    tests        the rows and labels that predictions are about, shared by all cells that have them
+
+A cell is recorded in one transaction, so a kill loses the cells in flight and no other, and several processes may
+record at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mma.pipeline.errors import UsageError, WorkError
+from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.run import Predictions, Result
+
+FILE = "results.sqlite"
+VERSION = 1
+BUSY_SECONDS = 60.0  # how long to wait for another process that is recording
+
+TABLES = """
+create table if not exists cells (
+    id text primary key, setting text not null, name text not null, seed integer not null, cache text not null,
+    dataset text not null, adapter text not null, config text not null, status text not null, reason text,
+    metrics text, details text, seconds real
+);
+create index if not exists cells_by_name on cells (name, seed);
+create table if not exists tests (id text primary key, name text not null, rows blob not null, label blob not null);
+create table if not exists predictions (
+    cell text not null, test text not null, predicted blob not null, primary key (cell, test)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be run, and why."""
+
+    cell: Cell
+    reason: str
+
+
+class Store:
+    """The results of one folder. Use from one thread; close it when done."""
+
+    def __init__(self, folder: Path) -> None:
+        at = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+        if not at.is_dir():
+            raise UsageError(f"results folder {folder}: {at} is a file; choose another with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"results folder {folder} cannot be made ({error.strerror}): choose another with --out"
+            ) from error
+        self.path = folder / FILE
+        try:
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            version = self._db.execute("pragma user_version").fetchone()[0]
+            if version > VERSION:
+                raise UsageError(
+                    f"{self.path} was written by a newer mma (version {version}; this one knows {VERSION}): "
+                    "update mma, or choose another folder with --out"
+                )
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+            with self._transaction():
+                for statement in TABLES.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"pragma user_version = {VERSION}")
+        except sqlite3.OperationalError as error:
+            raise UsageError(f"{self.path} cannot be opened ({error}): is it in use, or not yours to write?") from error
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{self.path} is not a results file of mma ({error})") from error
+
+    def close(self) -> None:
+        """Leave the file whole, and without side files where no one else has it open."""
+        self._db.close()
+
+    def record(self, result: Result | Failure, config: Mapping[str, Any], *, predictions: bool = True) -> None:
+        """Record a cell in place of any earlier record of it. On return it is on the disk."""
+        cell = result.cell
+        row = {
+            "id": cell.id,
+            "setting": cell.setting.id,
+            "name": cell.setting.name,
+            "seed": cell.seed,
+            "cache": cell.setting.cache,
+            "dataset": cell.setting.dataset,
+            "adapter": cell.setting.adapter,
+            "config": json.dumps({**config, "seed": cell.seed}, sort_keys=True),
+        }
+        if isinstance(result, Failure):
+            row |= {"status": "failed", "reason": result.reason}
+        else:
+            metrics, details = json.dumps(result.metrics), json.dumps(result.details)
+            row |= {"status": "done", "metrics": metrics, "details": details, "seconds": result.seconds}
+        try:
+            with self._transaction():
+                self._db.execute("delete from predictions where cell = ?", (cell.id,))
+                names, marks = ", ".join(row), ", ".join("?" * len(row))
+                self._db.execute(f"insert or replace into cells ({names}) values ({marks})", tuple(row.values()))
+                if predictions and isinstance(result, Result):
+                    for each in result.predictions:
+                        self._insert_predictions(cell.id, each)
+        except sqlite3.DatabaseError as error:
+            raise WorkError(f"{self.path} cannot be written ({error}); what is recorded is kept") from error
+
+    def results(self, cells: Iterable[Cell]) -> dict[str, Result]:
+        """The finished ones among some cells, by id; without predictions, see `predictions`."""
+        found = {}
+        for cell in cells:
+            row = self._db.execute(
+                "select metrics, details, seconds from cells where id = ? and status = 'done'", (cell.id,)
+            ).fetchone()
+            if row:
+                found[cell.id] = Result(cell, json.loads(row[0]), json.loads(row[1]), float(row[2]), [])
+        return found
+
+    def failures(self, cells: Iterable[Cell]) -> dict[str, Failure]:
+        """The failed ones among some cells, by id."""
+        found = {}
+        for cell in cells:
+            row = self._db.execute("select reason from cells where id = ? and status = 'failed'", (cell.id,)).fetchone()
+            if row:
+                found[cell.id] = Failure(cell, str(row[0]))
+        return found
+
+    def stale(self, cells: Iterable[Cell]) -> int:
+        """How many of some cells have a result of the same data set that is of another cache or another numerics."""
+        count = 0
+        for cell in cells:
+            count += bool(
+                self._db.execute(
+                    "select 1 from cells where name = ? and seed = ? and id != ? limit 1",
+                    (cell.setting.name, cell.seed, cell.id),
+                ).fetchone()
+            )
+        return count
+
+    def predictions(self, cell: str) -> list[Predictions]:
+        """What was predicted in a cell, test by test; empty where predictions were left out."""
+        rows = self._db.execute(
+            "select t.name, t.rows, t.label, p.predicted from predictions p join tests t on t.id = p.test"
+            " where p.cell = ? order by p.rowid",
+            (cell,),
+        )
+        return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every record, with its JSON read."""
+        cursor = self._db.execute("select * from cells order by dataset, adapter, setting, seed")
+        names = [column[0] for column in cursor.description]
+        for values in cursor:
+            row = dict(zip(names, values, strict=True))
+            for name in ("config", "metrics", "details"):
+                row[name] = json.loads(row[name]) if row[name] else {}
+            yield row
+
+    def _insert_predictions(self, cell: str, predictions: Predictions) -> None:
+        rows, label = _pack(predictions.rows), _pack(predictions.label)
+        test = hashlib.sha256(predictions.test.encode() + rows + label).hexdigest()[:16]
+        self._db.execute("insert or ignore into tests values (?, ?, ?, ?)", (test, predictions.test, rows, label))
+        self._db.execute("insert into predictions values (?, ?, ?)", (cell, test, _pack(predictions.predicted)))
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """All or nothing, taking the write lock at once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("begin immediate")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("rollback" if kind else "commit")
+
+
+def _pack(values: NDArray[np.int32]) -> bytes:
+    return values.astype("<i4").tobytes()

@@ -1,0 +1,276 @@
+"""What a grid found: one row a setting, differences to a baseline paired over seeds, two-way tables, exports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mma.adapters import adapter_class
+from mma.cache.durable import write_whole
+from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.ablate import Ablated
+from mma.pipeline.fitting.factors import as_typed, described, fits, flat
+from mma.pipeline.fitting.fit import Row
+from mma.pipeline.fitting.run import METRICS
+from mma.pipeline.reports.statistics import mean_interval, mean_text
+from mma.pipeline.reports.tables import label, marked, metric_text, notes, protocol_text
+
+MAIN = {"base-to-new": "H", "few-shot": "accuracy"}
+EXPORTS = (".csv", ".jsonl", ".parquet")
+
+
+def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], baseline: str) -> None:
+    """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
+    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold.
+    """
+    for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
+        rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
+        columns, metrics, main = _varying(rows, factors), METRICS[protocol], MAIN[protocol]
+        held = _held(rows, factors, columns)
+        candidates = [row for row in rows if fits(row.setting, described(baseline))]
+        best = _best(rows, metrics)
+        table = Table(
+            title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
+        )
+        for column in columns:
+            table.add_column(column, no_wrap=True)
+        for metric in (*metrics, "difference", "seeds", "time"):
+            table.add_column(metric, justify="right", no_wrap=True)
+        for row in rows:
+            values = {**_columns(row), "adapter": marked(row.setting.adapter)}
+            texts = []
+            for metric in metrics:
+                text = metric_text(row, metric)
+                texts.append(f"[bold]{text}[/bold]" if _mean(row, metric) == best[row.cache, metric] else text)
+            difference = _difference(row, find_baseline(row, candidates), main)
+            table.add_row(
+                *(as_typed(values[c]) if c in values else "" for c in columns),
+                *texts,
+                difference,
+                str(len(row.results)),
+                f"{row.seconds:.2f} s",
+            )
+        console.print(table, soft_wrap=False)
+    for note in notes(ablated.rows, ablated.failed_images):
+        console.print(note)
+    for failure in ablated.failures:
+        what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
+        console.print(f"[red]failed[/red]: {escape(what)}: {escape(failure.reason)}")
+
+
+def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | None) -> None:
+    """A two-way table of one metric for every data set and adapter that has both factors.
+
+    All else is averaged within a seed; the interval is over seeds.
+    """
+    names = _pair(pivot)
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in ablated.rows:
+        if all(name in flat(row.setting) for name in names) and row.setting.adapter != "zero-shot":
+            key = (row.cache, row.setting.adapter, row.setting.protocol.name)
+            groups.setdefault(key, []).append(row)
+    if not groups:
+        raise UsageError(f"--pivot {pivot!r}: no adapter of the grid has both factors")
+    for (_, adapter, protocol), rows in groups.items():
+        shown = metric if metric in METRICS[protocol] else MAIN[protocol]
+        seeds: dict[tuple[Any, Any], dict[int, list[float]]] = {}
+        for row in rows:
+            values = flat(row.setting)
+            at = seeds.setdefault((values[names[0]], values[names[1]]), {})
+            for result in row.results:
+                at.setdefault(result.cell.seed, []).append(result.metrics[shown])
+        cells = {at: [float(np.mean(values)) for values in of.values()] for at, of in seeds.items()}  # a value a seed
+        across = list(dict.fromkeys(at[1] for at in cells))
+        table = Table(title=f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}", title_justify="left")
+        table.add_column(f"{names[0]} \\ {names[1]}", no_wrap=True)
+        for value in across:
+            table.add_column(as_typed(value), justify="right", no_wrap=True)
+        for down in dict.fromkeys(at[0] for at in cells):
+            table.add_row(as_typed(down), *(mean_text(cells[down, c]) if (down, c) in cells else "" for c in across))
+        console.print(table, soft_wrap=False)
+
+
+def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:
+    """The baseline of a row: of the rows that fit its description, on the same cache, the one most like the row."""
+    own = flat(row.setting)
+
+    def likeness(other: Row) -> int:
+        return sum(own.get(name) == value for name, value in flat(other.setting).items())
+
+    return max((r for r in candidates if r.cache == row.cache), key=likeness, default=None)
+
+
+def check_pivot(pivot: str | None, metric: str | None) -> None:
+    """Refuse a pivot that is not two factors, and a metric that no table has, before the work."""
+    if pivot is not None and len(_pair(pivot)) != 2:
+        raise UsageError(f"--pivot {pivot!r} needs two factors, such as mask,lam")
+    known = [name for names in METRICS.values() for name in names]
+    if metric is not None and (pivot is None or metric not in known):
+        raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(known)}")
+
+
+def check_export(path: Path) -> None:
+    """Refuse an export that cannot be written, before the work."""
+    if path.suffix not in EXPORTS:
+        raise UsageError(f"--export {path}: the name must end in {', '.join(EXPORTS)}")
+    at = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not at.is_dir():
+        raise UsageError(
+            f"--export {path}: {path if path.is_dir() else at} is a {'folder' if path.is_dir() else 'file'}"
+        )
+    if not os.access(path if path.exists() else at, os.W_OK):
+        raise UsageError(f"--export {path} is not yours to write: choose another place")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise UsageError("--export to Parquet needs pyarrow: pip install 'mma[parquet]'") from error
+
+
+def export_rows(path: Path, rows: Sequence[Row]) -> None:
+    """One record a cell: its factors, metrics, what was chosen, and where it comes from; CSV, JSON lines or Parquet by
+    the name's suffix.
+    """
+    records = [
+        {
+            **flat(row.setting),
+            "seed": r.cell.seed,
+            **r.metrics,
+            **{name: r.details.get(name) for name in ("new_is_zero_shot", "best_epoch")},
+            **{f"chosen_{name}": value for name, value in r.details["chosen"].items()},
+            "seconds": r.seconds,
+            "cell": r.cell.id,
+            "cache": row.cache,
+        }
+        for row in rows
+        for r in row.results
+    ]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    if path.suffix == ".jsonl":
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+    elif path.suffix == ".csv":
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(records)
+        write_whole(path, stream.getvalue().encode())
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {name: _column([record.get(name) for record in records]) for name in names}
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+        write_whole(path, sink.getvalue())
+
+
+def ablated_json(ablated: Ablated, baseline: str) -> str:
+    """The grid as JSON: every setting with its seeds, means and half-widths, and the failures."""
+
+    def row_data(row: Row) -> dict[str, Any]:
+        data: dict[str, Any] = {**_columns(row), "seeds": [r.cell.seed for r in row.results]}
+        for metric in METRICS[row.setting.protocol.name]:
+            values = [r.metrics[metric] for r in row.results]
+            mean, half = mean_interval(values)
+            data[metric] = {"mean": mean, "half_width": half, "values": values}
+        return data
+
+    failures = [
+        {"cell": f.cell.id, "seed": f.cell.seed, "reason": f.reason, **flat(f.cell.setting)} for f in ablated.failures
+    ]
+    whole = {"rows": [row_data(row) for row in ablated.rows], "failures": failures, "baseline": baseline}
+    return json.dumps({**whole, "notes": notes(ablated.rows, ablated.failed_images)}, indent=2)
+
+
+def _difference(row: Row, base: Row | None, metric: str) -> str:
+    """Mean of row minus baseline over the seeds that both have; a result without seeds stands for every seed."""
+    if base is None or base is row:
+        return ""
+    mine, theirs = _by_seed(row, metric), _by_seed(base, metric)
+    pairs = [
+        (of_row, of_base)
+        for seed in dict.fromkeys([*mine, *theirs])
+        if (of_row := mine.get(seed, mine.get(None))) is not None
+        and (of_base := theirs.get(seed, theirs.get(None))) is not None
+    ]
+    if not pairs:
+        return ""
+    text = mean_text([of_row - of_base for of_row, of_base in pairs])
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _by_seed(row: Row, metric: str) -> dict[int | None, float]:
+    """A metric by seed; by None where the seed decides nothing."""
+    seeded = adapter_class(row.setting.adapter).seeded
+    return {result.cell.seed if seeded else None: result.metrics[metric] for result in row.results}
+
+
+def _mean(row: Row, metric: str) -> float:
+    return mean_interval([r.metrics[metric] for r in row.results])[0]
+
+
+def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
+    """The best mean of each cache and metric."""
+    found: dict[tuple[str, str], float] = {}
+    for row in rows:
+        for metric in metrics:
+            at = (row.cache, metric)
+            found[at] = max(found.get(at, -1.0), _mean(row, metric))
+    return found
+
+
+def _pair(pivot: str) -> list[str]:
+    return [name.strip().replace("-", "_") for name in pivot.split(",") if name.strip()]
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    return {**flat(row.setting), "cache": row.cache}
+
+
+def _data(row: Row, rows: Sequence[Row]) -> str:
+    """What to call a row's data: the data set, or the cache where several are of one data set."""
+    alike = {other.cache for other in rows if other.setting.dataset == row.setting.dataset}
+    return row.cache if len(alike) > 1 else row.setting.dataset
+
+
+def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
+    """The columns that tell rows apart: the adapter, and those of the data and the factors that differ."""
+    every = [_columns(row) for row in rows]
+    chosen = [values for values in every if values["adapter"] != "zero-shot"] or every
+
+    def differs(name: str) -> bool:
+        return len({as_typed(values[name]) for values in chosen if name in values}) > 1
+
+    names = ["adapter", *(name for name in factors if name not in ("adapter", "seed", "protocol"))]
+    names += ["shots"] if "shots" not in names else []
+    data = "cache" if any(_data(row, rows) == row.cache for row in rows) else "dataset"
+    return [name for name in (data, *names) if name == "adapter" or differs(name)]
+
+
+def _held(rows: Sequence[Row], factors: Collection[str], columns: Collection[str]) -> list[str]:
+    """What is the same in all rows of a table, in words: the data, the protocol, and the factors given."""
+    words = [] if {"dataset", "cache"} & set(columns) else [rows[0].setting.dataset]
+    words.append(rows[0].setting.protocol.name)
+    for name in dict.fromkeys([*factors, "shots"]):
+        values = {as_typed(flat(row.setting)[name]) for row in rows if name in flat(row.setting)}
+        if name not in ("adapter", "protocol") and name not in columns and len(values) == 1:
+            words.append(f"{name} {values.pop()}")
+    return words
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Values of one type, for Parquet: mixed columns become text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds) <= 1:
+        return values
+    return [None if value is None else as_typed(value) for value in values]
