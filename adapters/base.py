@@ -27,6 +27,8 @@ from torch.nn import functional
 class AdapterError(ValueError):
     """An adapter was asked for something it cannot do. The message is one line: what, and how to mend it."""
 
+    exit_code: ClassVar[int] = 2
+
 
 @dataclass(frozen=True)
 class Support:

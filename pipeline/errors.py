@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class UsageError(ValueError):
-    """The command was given something that cannot work: refused before work starts. Exit code 2."""
+    """The command was given something that cannot work: refused before work starts."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class WorkError(RuntimeError):
-    """Work that was begun could not go on; what is done is kept. Exit code 1."""
+    """Work that was begun could not go on; what is done is kept."""
+
+    exit_code: ClassVar[int] = 1
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from mma.pipeline.embedding.embed import EmbedSettings, embed
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.fit import FitSettings, fit_cache
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.settings import FitSettings
 from mma.pipeline.reports.tables import show_fitted
 
 ADAPTERS = ("zero-shot", "linear-probe", "clip-adapter", "mma")
@@ -21,9 +22,7 @@ def demo(out: Path, stdout: Console, stderr: Console) -> None:
     cache = out / "shapes.zarr"
     embed(EmbedSettings(dataset="shapes", model="tiny", cache=cache), stderr)
     runs = out / "runs"
-    settings = FitSettings(cache=str(cache), adapters=ADAPTERS, out=runs)
-    fitted = fit_cache(settings, stderr)
-    show_fitted(stdout, fitted, settings)
+    show_fitted(stdout, fit(FitSettings(cache=(str(cache),), adapter=ADAPTERS, out=runs), stderr))
     stdout.print(
         f"\nThe cache is {cache}; weights, predictions and metrics of every seed are in {runs}.\n"
         "The images are drawn and the model is tiny: these numbers say nothing about the methods. Next:\n\n"

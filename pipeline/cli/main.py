@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 import sys
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import version as metadata_version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from mma.pipeline.cli.cache import cache_app
+from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
+from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
 app = typer.Typer(
     name="mma",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -30,18 +31,26 @@ app.add_typer(datasets_app)
 DEBUG = "--debug"
 INTERRUPTED = 130
 
-Shots = Annotated[int | None, typer.Option(help="Support images a class.", show_default="16, or what classes allow")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Cache = Annotated[str, typer.Option("--cache", help="A finished cache: a path, or any fsspec URL.")]
 
 
-class AdapterCommand(TyperCommand):
-    """A command that also takes the options of adapters, generated from their signatures."""
+def _option(name: str, kind: Any, help_text: str, **more: Any) -> inspect.Parameter:
+    """An option of the command line alone: what is shown, and where."""
+    info = typer.Option(help=help_text, rich_help_panel="Output", **more)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info])
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The command's own help, then the adapters with their options."""
-        super().format_help(ctx, formatter)
-        _show_adapters()
+
+AS_JSON = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+FACTORS = inspect.Parameter(
+    "factors",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[list[str] | None, typer.Argument(help="key=a,b,c or key=0:10 or key=0:1:0.1")],
+)
+GRID = _option("grid", Path | None, "The same in a TOML file.")
+PIVOT = _option("pivot", str | None, "Two factors for a two-way table: mask,lam.")
+METRIC = _option("metric", str | None, "Of the pivot.", show_default="H or accuracy")
+EXPORT = _option("export", Path | None, "Also write .csv, .jsonl or .parquet.")
 
 
 def _say_version(asked: bool) -> None:
@@ -140,138 +149,47 @@ def embed(
     run(settings, stderr())
 
 
-@app.command(cls=AdapterCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def fit(
-    context: typer.Context,
-    cache: Cache,
-    adapter: Annotated[list[str] | None, typer.Option(help="May be repeated, or a,b,c.", show_default="mma")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="base-to-new or few-shot.", show_default="base-to-new, from four classes on")
-    ] = None,
-    shots: Shots = None,
-    seeds: Annotated[int, typer.Option(help="Fits with seeds 0, 1, ...")] = 3,
-    select: Annotated[
-        str, typer.Option(help="Choose the epoch on val, or last (no choice), or oracle (test).")
-    ] = "val",
-    prompts: Annotated[str, typer.Option(help="The prompt set of the cache to use.")] = "default",
-    reduce: Annotated[str, typer.Option(help="Templates to a vector: mean of unit or raw, or a number.")] = "unit",
-    splits: Annotated[str, typer.Option(help="Draws: nested, or coop for the published sampler's.")] = "nested",
-    base_rule: Annotated[str, typer.Option(help="Base classes of an odd number: ceil or floor of half.")] = "ceil",
-    base_ratio: Annotated[float, typer.Option(help="Base classes to new classes.")] = 1.0,
-    label_noise: Annotated[float, typer.Option(help="Share of wrong labels in the support.")] = 0.0,
-    imbalance: Annotated[float, typer.Option(help="Shots of the largest class to those of the smallest.")] = 1.0,
-    train_noise: Annotated[str, typer.Option(help="Train on this noisy view of the cache.")] = "none",
-    test_noise: Annotated[str, typer.Option(help="Score this noisy view of the cache.")] = "none",
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the adapter's")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.", show_default="the adapter's")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="the adapter's")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most.", show_default="the adapter's")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs to wait.", show_default="the adapter's")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", show_default="the adapter's")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant or cosine.", show_default="the adapter's")] = None,
-    device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
-    workers: Annotated[int, typer.Option(help="Processes; 1 uses the threads of this one.")] = 1,
-    partial: Annotated[bool, typer.Option("--partial", help="Take the finished rows of an unfinished cache.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Fit again what is there already.")] = False,
-    json: AsJson = False,
-) -> None:
-    """Stage two: fit adapters on a cache, in seconds, and print base, new and H (or accuracy)."""
-    from mma.cache import open_cache
-    from mma.pipeline.fitting.episodes import Protocol, usual_protocol
-    from mma.pipeline.fitting.fit import FitSettings, fit_cache
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@takes(FitSettings, extra=[AS_JSON])
+def fit(context: typer.Context, json: bool, **given: Any) -> None:
+    """Stage two: fit adapters on a cache, in seconds, and print base, new and H (or accuracy).
+
+    Also takes the options of the adapters it fits, such as --lam 0.5: `mma adapters NAME` lists them.
+    """
+    from mma.pipeline.fitting.fit import fit as run
     from mma.pipeline.reports.tables import fitted_json, show_fitted
 
-    recipe = {
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "batch": batch,
-        "epochs": epochs,
-        "patience": patience,
-        "optimizer": optimizer,
-        "schedule": schedule,
-    }
-    settings = FitSettings(
-        cache=cache,
-        adapters=[name.strip() for value in adapter or ["mma"] for name in value.split(",") if name.strip()],
-        options=extra_options(context.args),
-        protocol=Protocol(
-            name=protocol or usual_protocol(open_cache(cache, partial=True).header.classnames),
-            base_rule=base_rule,
-            base_ratio=base_ratio,
-            label_noise=label_noise,
-            imbalance=imbalance,
-            splits=splits,
-            train_noise=train_noise,
-            test_noise=test_noise,
-        ),
-        shots=shots,
-        seeds=seeds,
-        select=select,
-        recipe={name: value for name, value in recipe.items() if value is not None},
-        prompts=prompts,
-        reduce=reduce,
-        device=device,
-        out=out,
-        workers=workers,
-        partial=partial,
-        force=force,
-    )
-    fitted = fit_cache(settings, stderr())
+    settings = chosen(FitSettings, given, options=extra_options(context.args, FitSettings))
+    fitted = run(settings, stderr())
     if json:
-        print(fitted_json(fitted, settings))
+        print(fitted_json(fitted))
     else:
-        show_fitted(stdout(), fitted, settings)
-        stderr().print(f"Weights and predictions of every seed: {out}/<adapter>-<id>/")
+        show_fitted(stdout(), fitted)
+        stderr().print(f"Weights and predictions of every seed: {settings.out}/<adapter>-<id>/", markup=False)
 
 
 @app.command()
-def ablate(
-    cache: Annotated[list[str], typer.Option("--cache", help="A finished cache; may be repeated.")],
-    factors: Annotated[list[str] | None, typer.Argument(help="key=a,b,c or key=0:10 or key=0:1:0.1")] = None,
-    grid: Annotated[Path | None, typer.Option(help="The same in a TOML file.")] = None,
-    baseline: Annotated[str, typer.Option(help="Compare with this: an adapter, with key=value.")] = "zero-shot",
-    pivot: Annotated[str | None, typer.Option(help="Two factors for a two-way table: mask,lam.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Of the pivot.", show_default="H or accuracy")] = None,
-    export: Annotated[Path | None, typer.Option(help="Also write .csv, .jsonl or .parquet.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 1 uses the threads of this one.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="A dask scheduler's address, or local.")] = None,
-    device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is there already.")] = False,
-    predictions: Annotated[bool, typer.Option(help="Keep what was predicted of every image.")] = True,
-    json: AsJson = False,
-) -> None:
+@takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, METRIC, EXPORT, AS_JSON])
+def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     """A grid over anything fit takes: lam=0,0.1,0.2 mask=cross,pair adapter=mma,clip-adapter seed=0:5"""
-    from mma.pipeline.fitting.ablate import AblateSettings
     from mma.pipeline.fitting.ablate import ablate as run
     from mma.pipeline.fitting.factors import read_factors
     from mma.pipeline.reports import grid_tables as tables
+    from mma.pipeline.reports.live import live_table
 
+    pivot, metric, export = given["pivot"], given["metric"], given["export"]
     tables.check_pivot(pivot, metric)
     if export:
         tables.check_export(export)
-    settings = AblateSettings(
-        caches=cache,
-        factors=read_factors(factors or [], grid),
-        device=device,
-        out=out,
-        workers=workers,
-        scheduler=scheduler,
-        retry_failed=retry_failed,
-        force=force,
-        keep_predictions=predictions,
-        baseline=baseline,
-    )
-    ablated = run(settings, stderr())
+    settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
+    ablated = run(settings, stderr(), live_table)
     if json:
-        print(tables.ablated_json(ablated, baseline))
+        print(tables.ablated_json(ablated, settings.baseline))
     else:
-        tables.show_ablated(stdout(), ablated, settings.factors, baseline)
+        tables.show_ablated(stdout(), ablated, settings.factors, settings.baseline)
     if export:
-        tables.export_rows(export, ablated.rows)
-        stderr().print(f"{export} is written")
+        tables.export_records(export, ablated.records())
+        stderr().print(f"{export} is written", markup=False)
     if pivot and not json:
         tables.show_pivot(stdout(), ablated, pivot, metric)
     if ablated.failures:
@@ -289,30 +207,19 @@ def demo(
 
 
 @app.command()
-def adapters() -> None:
-    """List the adapters and their options."""
-    _show_adapters()
+def adapters(
+    name: Annotated[str | None, typer.Argument(help="One of them, with its options.", show_default="all")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the adapters; or one, with its source, what it does, and its options."""
+    from mma.pipeline.reports.adapters import adapters_json, show_adapter, show_adapters
 
-
-def extra_options(arguments: Sequence[str]) -> dict[str, str]:
-    """`--lam 0.5 --mask=pair` as {"lam": "0.5", "mask": "pair"}. Raises UsageError."""
-    from mma.pipeline.errors import UsageError
-
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word!r}")
-        name, equals, value = word[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise UsageError(f"option --{name} needs a value")
-            value = rest.pop(0)
-        if name.replace("-", "_") in found:
-            raise UsageError(f"option --{name} is given twice (mma ablate takes several values)")
-        found[name.replace("-", "_")] = value
-    return found
+    if json:
+        print(adapters_json(name))
+    elif name is None:
+        show_adapters(stdout())
+    else:
+        show_adapter(stdout(), name)
 
 
 def main() -> None:
@@ -335,15 +242,11 @@ def _explain(error: Exception) -> int:
     if hasattr(error, "format_message"):  # a word the command line does not know
         print(f"mma: {error.format_message()}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
-    from mma.pipeline.errors import UsageError, WorkError
-
-    usage: list[type[Exception]] = [UsageError]
-    for module, name in (("mma.cache", "CacheError"), ("mma.adapters", "AdapterError")):
-        if module in sys.modules:
-            usage.append(getattr(sys.modules[module], name))
-    if isinstance(error, (*usage, WorkError)):
-        print(f"mma: {error}", file=sys.stderr)
-        return 1 if isinstance(error, WorkError) else 2
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):  # an error of this package
+        written = as_factors if "ablate" in sys.argv[1:2] else as_flags
+        print(f"mma: {written(str(error))}", file=sys.stderr)
+        return code
     if isinstance(error, OSError) and error.strerror:
         print(f"mma: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 1
@@ -352,22 +255,3 @@ def _explain(error: Exception) -> int:
         return 1
     print(f"mma: {type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)", file=sys.stderr)
     return 1
-
-
-def _show_adapters() -> None:
-    from rich.table import Table
-
-    from mma.adapters import adapters, options_of
-
-    table = Table(
-        "adapter", "kind", "new classes", "options, with their defaults", title="Adapters", title_justify="left"
-    )
-    for name, kind in adapters().items():
-        options = [
-            f"--{o.name.replace('_', '-')} {o.meaning} [dim]({'none' if o.default is None else o.default})[/dim]"
-            for o in options_of(kind)
-        ]
-        how = "trained" if kind.trains else "at test time" if kind.uses_views == "test" else "closed form"
-        how = {"no": how, "stream": "on the test stream", "batch": "on all test rows"}[kind.transductive]
-        table.add_row(name, how, "scored" if kind.class_free else "zero-shot", "\n".join(options))
-    stdout().print(table)

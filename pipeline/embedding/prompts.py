@@ -1,4 +1,4 @@
-"""Prompt sets: for every class, the texts it is described by; and how their embeddings become one vector a class.
+"""Prompt sets: for every class, the texts it is described by.
 
 | set | texts of a class |
 |---|---|
@@ -31,7 +31,6 @@ DEFAULT = "default"
 PHOTO = ("a photo of a {}.",)
 BUILT_IN = (DEFAULT, "photo", "simple", "ensemble")
 PUBLISHED = {"cupl": "github.com/sarahpratt/CuPL"}  # sentence sets people know by name, whose files are not carried
-REDUCTIONS = ("unit", "raw")
 
 
 @dataclass(frozen=True)
@@ -107,27 +106,6 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...]:
         if template.count("{}") != 1:
             raise UsageError(f"template {template!r} needs exactly one {{}} for the class name")
     return tuple(found)
-
-
-def reduce_prompts(text: NDArray[np.floating], how: str | int = "unit") -> NDArray[np.float32]:
-    """One unit vector a class, [C, P, D] -> [C, D], from texts as the model gives them; rows of NaN do not count.
-
-    "unit": the mean of the unit texts (Radford et al., 2021, and open_clip). "raw": the mean of the texts as they are
-    (as CLAP's code does). A number: that template alone, from 0. UsageError where there is no such template.
-    """
-    chosen = text.astype(np.float32)
-    if str(how).isdecimal():
-        if int(how) >= text.shape[1] or np.isnan(chosen[:, int(how)]).any():
-            raise UsageError(f"template {how} is not there for every class; they are numbered 0 to {text.shape[1] - 1}")
-        return _unit(chosen[:, int(how)])
-    if how not in REDUCTIONS:
-        raise UsageError(f"unknown reduction {how!r} of templates: {nearest(str(how), REDUCTIONS)}, or a number")
-    return _unit(np.nanmean(_unit(chosen) if how == "unit" else chosen, axis=1))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return unit
 
 
 def _read_set(word: str, classnames: Sequence[str], own: Sequence[str]) -> PromptSet:

@@ -7,50 +7,77 @@ import inspect
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from mma.adapters import Adapter, AdapterError, Recipe, adapter_class
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.episodes import NO_NOISE, Protocol
+from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
 NUMERICS = 2  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "last", "oracle")
 CHOICES = {"optimizer": ("adam", "adamw", "sgd"), "schedule": ("constant", "cosine")}
+OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
+RECIPE = tuple(field.name for field in fields(Recipe))
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
+
+
+@dataclass(frozen=True)
+class Data:
+    """The embeddings that a cell reads: which, and a digest that tells them from all others."""
+
+    dataset: str
+    prompts: str
+    reduce: str
+    digest: str
 
 
 @dataclass(frozen=True)
 class Setting:
     """All that decides a result but the seed."""
 
-    cache: str  # digest of the cache's fingerprint and of the prompt set
-    dataset: str
-    prompts: str
-    reduce: str
+    data: Data  # where it is fitted
     adapter: str
     options: tuple[tuple[str, Any], ...]  # every hyper-parameter, sorted by name
     protocol: Protocol
     select: str
     recipe: Recipe | None  # None for an adapter that does not train
+    targets: tuple[Data, ...] = ()  # other data it is scored on, where the protocol has such
     code: str | None = None  # digest of the source of an adapter that is not built in
     numerics: int = NUMERICS
 
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits."""
-        return digest({name: value for name, value in self.config().items() if name != "dataset"})
+        config = self.config()
+        for data in (config["data"], *config.get("targets", ())):
+            del data["dataset"]  # what a data set is called decides no number
+        return digest(config)
 
     def config(self) -> dict[str, Any]:
         """The setting as plain data."""
-        data = {**asdict(self), "options": dict(self.options)}
-        return data if self.code else {name: value for name, value in data.items() if name != "code"}
+        config = {**asdict(self), "options": dict(self.options), "protocol": self.protocol.config()}
+        return {name: value for name, value in config.items() if name not in ("targets", "code") or value}
+
+    @cached_property
+    def question(self) -> str:
+        """What is asked, as twelve digits: the same question with other data, code or numerics has a stale answer."""
+        config = self.config()
+        for data in (config["data"], *config.get("targets", ())):
+            del data["digest"]
+        return digest({name: value for name, value in config.items() if name not in ("code", "numerics")})
 
     @property
-    def name(self) -> str:
-        """The setting without what can go stale: the same name with another cache digest, code or numerics is stale."""
-        return digest({k: v for k, v in self.config().items() if k not in ("cache", "code", "numerics")})
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured, in the order of a table."""
+        return self.protocol.metrics([target.dataset for target in self.targets])
+
+    def flat(self) -> Mapping[str, Any]:
+        """The setting as factors: what tables have for columns and records for fields; of the support only if it has
+        one.
+        """
+        return _flat(self)
 
 
 @dataclass(frozen=True)
@@ -66,63 +93,63 @@ class Cell:
         return digest({"setting": self.setting.id, "seed": self.seed})
 
 
-def make_setting(
-    cache: str,
-    dataset: str,
-    prompts: str,
-    reduce: str,
-    adapter: str,
-    options: Mapping[str, Any],
-    protocol: Protocol,
-    select: str,
-    recipe: Mapping[str, Any],
-) -> Setting:
-    """Resolve a setting: options and recipe beyond those given are the adapter's own. What an adapter does not look at
-    is left out of its setting. Raises AdapterError or UsageError for a value that cannot be.
+@dataclass(frozen=True)
+class Choice:
+    """What is asked of one adapter. Options and recipe beyond those given are the adapter's own."""
+
+    adapter: str
+    protocol: Protocol
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    select: str = "val"
+
+
+def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting:
+    """The setting of a choice on some data, every default filled in; what the adapter does not look at is left out.
+
+    Raises AdapterError or UsageError for a value that cannot be.
     """
-    if select not in SELECTIONS:
-        raise UsageError(f"unknown select {select!r}: {nearest(select, SELECTIONS)}")
-    _check_recipe(recipe)
-    kind = adapter_class(adapter)
+    if choice.select not in SELECTIONS:
+        raise UsageError(f"unknown select {choice.select!r}: {nearest(choice.select, SELECTIONS)}")
+    _check_recipe(choice.recipe)
+    kind, protocol = adapter_class(choice.adapter), choice.protocol
     try:
-        made = kind(**options)
+        made = kind(**choice.options)
     except AdapterError as error:
-        raise AdapterError(f"{adapter}: {error}") from None
-    if select == "last" and made.open_options():
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in made.open_options())
-        raise UsageError(f"{adapter} chooses {flags} on validation rows: give a value, or use --select val")
-    if protocol.name == "few-shot":
-        protocol = replace(protocol, base_rule="ceil", base_ratio=1.0)
+        raise AdapterError(f"{choice.adapter}: {error}") from None
+    if choice.select == "last" and made.open_options():
+        names = ", ".join(made.open_options())
+        raise UsageError(f"{choice.adapter} chooses {names} on validation rows: give a value, or use `select=val`")
     if not kind.few_shot:
-        protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, splits="nested", train_noise=NO_NOISE)
+        protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)
     return Setting(
-        cache=cache,
-        dataset=dataset,
-        prompts=prompts,
-        reduce=reduce,
-        adapter=adapter,
+        data=data,
+        adapter=choice.adapter,
         options=tuple(sorted(made.options().items())),
         protocol=protocol,
-        select=select if kind.trains or made.open_options() else NO_SELECTION,
-        recipe=replace(kind.recipe, **recipe) if kind.trains else None,
+        select=choice.select if kind.trains or made.open_options() else NO_SELECTION,
+        recipe=replace(kind.recipe, **choice.recipe) if kind.trains else None,
+        targets=tuple(targets),
         code=code_of(kind),
     )
 
 
 def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Collection[str]) -> None:
-    """Refuse a given option that nothing looks at: of training where no adapter trains, of the base classes where all
-    classes are scored.
+    """Refuse a given option that nothing looks at: of training where no adapter trains, of a protocol that is not
+    asked for.
     """
     training = [name for name in (field.name for field in fields(Recipe)) if name in names]
     if training and not any(adapter_class(adapter).trains for adapter in adapters):
         raise UsageError(f"{training[0]} is an option of training, and {', '.join(adapters)} has none")
-    of_base = [name for name in ("base_rule", "base_ratio") if name in names]
-    if of_base and "base-to-new" not in protocols:
-        raise UsageError(f"{of_base[0]} is an option of base-to-new, and few-shot has no base classes")
+    looked_at = {option for name in protocols for option in options_of(protocol_class(name))}
+    for name in names:
+        if name in OPTIONS and name not in looked_at:
+            owner = next(kind.name for kind in PROTOCOLS.values() if name in options_of(kind))
+            raise UsageError(f"{name} is an option of {owner}, and {', '.join(protocols)} does not look at it")
 
 
-def cells_of(setting: Setting, seeds: range | list[int]) -> list[Cell]:
-    """A cell a seed; one alone for an adapter that the seed does not touch."""
+def cells_of(setting: Setting, seeds: Sequence[int]) -> list[Cell]:
+    """One cell for every seed; one alone for an adapter that the seed does not touch."""
     return [Cell(setting, seed) for seed in (seeds if adapter_class(setting.adapter).seeded else [0])]
 
 
@@ -139,6 +166,18 @@ def code_of(kind: type[Adapter]) -> str | None:
 def digest(value: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=100_000)
+def _flat(setting: Setting) -> Mapping[str, Any]:
+    protocol = setting.protocol
+    support = OF_SUPPORT if protocol.shots == 0 else ()
+    drawn = {name: getattr(protocol, name) for name in options_of(type(protocol)) if name not in support}
+    recipe = {name: getattr(setting.recipe, name) for name in RECIPE} if setting.recipe else {}
+    data = setting.data
+    head = {"dataset": data.dataset, "prompts": data.prompts, "reduce": data.reduce, "adapter": setting.adapter}
+    body = {"protocol": protocol.name, **drawn, "select": setting.select, **recipe}
+    return {**head, **dict(setting.options), **body}
 
 
 def _check_recipe(recipe: Mapping[str, Any]) -> None:

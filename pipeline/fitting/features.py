@@ -1,88 +1,244 @@
-"""A cache as stage two sees it: whole splits as unit tensors, and one text vector a class."""
+"""A cache as stage two sees it: the images of its splits as unit tensors, and one text vector for every class.
+
+Images are loaded once for each cache, and when they are first asked for; texts once for each prompt set and reduction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mma.adapters import unit
-from mma.cache import Cache
-from mma.pipeline.embedding.prompts import reduce_prompts
-from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import digest
-from mma.pipeline.fitting.episodes import NO_NOISE, Labels
+from mma.cache import Cache, open_cache
+from mma.pipeline.device import pick_device
+from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.fitting.cells import Data, digest
+from mma.pipeline.fitting.episodes import Episode, Labels, draw_episode
+from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
+
+REDUCTIONS = ("unit", "raw")
+EPISODES = 256  # of a cache that are remembered
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
-    """One cache under one prompt set, in memory."""
+@dataclass(frozen=True)
+class Address:
+    """Where features come from: enough for a worker to load them, wherever it was started."""
 
-    dataset: str
-    classnames: Sequence[str]
-    image: dict[str, Tensor]  # split -> [N, D] unit float32; a row without an embedding is NaN, and never drawn
-    label: dict[str, Tensor]  # split -> [N] int64
-    labels: dict[str, Labels]  # split -> usable rows by class
-    text: Tensor  # [C, D] unit float32
-    logit_scale: float
-    fingerprint: dict[str, Any]  # of the cache
-    prompts: dict[str, Any]  # the prompt set: its name and templates
-    views: dict[str, Tensor] = field(default_factory=dict)  # split -> [N, V, D] with the crops, where there are some
-    noisy: dict[tuple[str, str], Tensor] = field(default_factory=dict)  # (split, noise) -> [N, D]
-    failed: int = field(default=0)  # rows without an embedding
+    cache: str  # an absolute path, or a URL
+    prompts: str = "default"
+    reduce: str = "unit"  # how the templates of a class become one vector
+    device: str = "cpu"
+    partial: bool = False  # whether an unfinished cache will do
 
-    @property
-    def digest(self) -> str:
-        """What a result depends on here: how the embeddings were made, and which prompts were used."""
-        return digest({"fingerprint": self.fingerprint, "prompts": self.prompts, "logit_scale": self.logit_scale})
+    def __post_init__(self) -> None:
+        if "://" not in self.cache:
+            object.__setattr__(self, "cache", str(Path(self.cache).absolute()))
+
+
+class ImageFeatures:
+    """The images of one cache."""
+
+    def __init__(self, cache: Cache, device: torch.device) -> None:
+        self.cache, self.device = cache, device
+        self.dataset, self.classnames = cache.header.dataset, cache.header.classnames
+        self.failed = 0  # rows without an embedding
+        self.labels = {split: self._labels(split) for split in cache.header.rows}
+        self.episode = lru_cache(maxsize=EPISODES)(self._episode)
+        self._all: dict[str, Tensor] = {}  # split -> [N, V, D] unit float32; a row without an embedding is NaN
+        self._loading = threading.Lock()
 
     def images(self, split: str, noise: str = NO_NOISE) -> Tensor:
         """The images [N, D] of a split, or their view with a noise. Raises UsageError where the cache has none."""
-        if noise == NO_NOISE:
-            return self.image[split]
-        if (split, noise) not in self.noisy:
-            there = ", ".join(sorted(word for of, word in self.noisy if of == split)) or "none"
+        self.check_noise(split, noise)
+        view = 0 if noise == NO_NOISE else self._clean(split) + self._noises(split).index(noise)
+        return self._load(split)[:, view]
+
+    def views(self, split: str) -> Tensor | None:
+        """The clean views [N, V, D] of a split, view 0 first; None where there is one alone."""
+        clean = self._clean(split)
+        return self._load(split)[:, :clean] if clean > 1 else None
+
+    def count_views(self, split: str) -> int:
+        """How many clean views an image of a split has."""
+        return self._clean(split) if split in self.cache.header.rows else 1
+
+    def check_noise(self, split: str, noise: str) -> None:
+        """Refuse a noisy view that the cache does not have. Raises UsageError."""
+        if noise != NO_NOISE and noise not in self._noises(split):
+            there = ", ".join(sorted(self._noises(split))) or "none"
             raise UsageError(
                 f"the cache has no {noise!r} view of its {split} images (it has {there}): "
                 "`mma embed --image-noise` makes them"
             )
-        return self.noisy[split, noise]
+
+    def _episode(self, protocol: Protocol, seed: int, validate: bool, targets: tuple[ImageFeatures, ...]) -> Episode:
+        """What a seed draws here, with tests here and on the targets; cells of one seed share it. Raises UsageError."""
+        labels = [self.labels, *(target.labels for target in targets)]
+        return draw_episode(labels, self.classnames, protocol, seed, validate=validate)
+
+    def _noises(self, split: str) -> list[str]:
+        """The noises of a split: its last views, in this order."""
+        noises: list[str] = self.cache.header.fingerprint.get("image_noise", {}).get(split, [])
+        return noises
+
+    def _clean(self, split: str) -> int:
+        return self.cache.header.views[split] - len(self._noises(split))
+
+    def _labels(self, split: str) -> Labels:
+        data = self.cache.split(split)
+        self.failed += int((~data.ok).sum())
+        return Labels.of(data.label, data.ok, len(self.classnames))
+
+    def _load(self, split: str) -> Tensor:
+        """Unit embeddings [N, V, D], made in place: one copy in memory beside what the disk gave."""
+        with self._loading:
+            if split not in self._all:
+                stored = torch.from_numpy(self.cache.split(split).embedding)
+                x = stored.to(self.device, torch.float32, copy=True)
+                self._all[split] = x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))
+            return self._all[split]
 
 
-def load_features(cache: Cache, prompts: str, device: torch.device, reduce: str = "unit") -> Features:
-    """Load every split and one prompt set. Raises CacheError for what is damaged, UsageError for what fit lacks."""
+@dataclass(frozen=True, eq=False)
+class TextFeatures:
+    """A prompt set of a cache under a reduction."""
+
+    prompts: str
+    reduce: str
+    templates: Sequence[str]
+    embedding: Tensor  # [C, D] unit float32
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Images and texts that belong together: what a cell is fitted on, or scored on."""
+
+    images: ImageFeatures
+    text: TextFeatures
+
+    @cached_property
+    def data(self) -> Data:
+        """How results name these features."""
+        return Data(self.images.dataset, self.text.prompts, self.text.reduce, self._digest())
+
+    @property
+    def labels(self) -> Mapping[str, Labels]:
+        """Usable rows by class, of every split."""
+        return self.images.labels
+
+    @property
+    def classnames(self) -> Sequence[str]:
+        """[C] in label order."""
+        return self.images.classnames
+
+    @property
+    def logit_scale(self) -> float:
+        """exp(logit_scale) of the model."""
+        return self.images.cache.header.logit_scale
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.text.embedding.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.images.device
+
+    def config(self) -> dict[str, Any]:
+        """What is worth keeping with a result of how these features were made, as plain data."""
+        return {"templates": list(self.text.templates), "fingerprint": self.images.cache.header.fingerprint}
+
+    def _digest(self) -> str:
+        """Of all that a result depends on here."""
+        cache, text = self.images.cache, self.text
+        done = {} if cache.complete else {"chunks done": cache.progress()[0]}
+        prompts = {"name": text.prompts, "templates": list(text.templates), "reduce": text.reduce}
+        fingerprint = cache.header.fingerprint | done
+        return digest({"fingerprint": fingerprint, "prompts": prompts, "logit_scale": cache.header.logit_scale})
+
+
+class Loader:
+    """The features of a run, each loaded once. May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._images: dict[tuple[str, str, bool], ImageFeatures] = {}
+        self._features: dict[Address, Features] = {}
+        self._loading = threading.Lock()
+
+    def features(self, address: Address) -> Features:
+        """The features at an address. CacheError for what is damaged, UsageError for what stage two lacks."""
+        key = (address.cache, address.device, address.partial)
+        with self._loading:
+            if key not in self._images:
+                self._images[key] = load_images(address)
+            if address not in self._features:
+                text = load_text(self._images[key], address.prompts, address.reduce)
+                self._features[address] = Features(self._images[key], text)
+            return self._features[address]
+
+    def drop(self, cache: str) -> None:
+        """Let go of what was loaded of a cache."""
+        with self._loading:
+            self._images = {key: images for key, images in self._images.items() if key[0] != cache}
+            self._features = {address: found for address, found in self._features.items() if address.cache != cache}
+
+
+def load_images(address: Address) -> ImageFeatures:
+    """The images of the cache at an address. Raises as `Loader.features`."""
+    cache = open_cache(address.cache, partial=address.partial)
     if "test" not in cache.header.rows:
         raise UsageError(f"{cache.location} has no split 'test'; it has {', '.join(cache.header.rows)}")
-    text = cache.text(prompts)
-    image, views, label, labels, failed = {}, {}, {}, {}, 0
-    noisy: dict[tuple[str, str], Tensor] = {}
-    for split in cache.header.rows:
-        data = cache.split(split)
-        every = unit(torch.from_numpy(data.embedding.astype(np.float32))).to(device)  # [N, V, D]
-        image[split] = every[:, 0].contiguous()
-        noises = cache.header.fingerprint.get("image_noise", {}).get(split, [])  # the last views, in this order
-        clean = every.shape[1] - len(noises)
-        noisy |= {(split, noise): every[:, clean + i].contiguous() for i, noise in enumerate(noises)}
-        if clean > 1:
-            views[split] = every[:, :clean]
-        label[split] = torch.from_numpy(data.label.astype(np.int64)).to(device)
-        labels[split] = Labels.of(data.label, data.ok, len(cache.header.classnames))
-        failed += int((~data.ok).sum())
-    return Features(
-        dataset=cache.header.dataset,
-        classnames=cache.header.classnames,
-        image=image,
-        label=label,
-        labels=labels,
-        text=torch.from_numpy(reduce_prompts(text.embedding, reduce)).to(device),
-        logit_scale=cache.header.logit_scale,
-        fingerprint=cache.header.fingerprint | ({} if cache.complete else {"chunks done": cache.progress()[0]}),
-        prompts={"name": prompts, "templates": text.templates, "reduce": reduce},
-        views=views,
-        noisy=noisy,
-        failed=failed,
-    )
+    return ImageFeatures(cache, pick_device(address.device))
+
+
+def load_text(images: ImageFeatures, prompts: str, reduce: str) -> TextFeatures:
+    """A prompt set of the same cache under a reduction. Raises as `Loader.features`."""
+    text = images.cache.text(prompts)
+    reduced = torch.from_numpy(reduce_prompts(text.embedding, reduce)).to(images.device)
+    return TextFeatures(prompts, reduce, text.templates, reduced)
+
+
+def load_features(
+    cache: str | Path, prompts: str = "default", *, reduce: str = "unit", device: str = "cpu", partial: bool = False
+) -> Features:
+    """The features of one cache: unit images [N, D] of every split, and unit texts [C, D].
+
+    Raises CacheError for what is damaged, UsageError for what stage two lacks.
+
+    >>> features = mma.load_features(cache)
+    >>> features.text.embedding.shape
+    torch.Size([7, 32])
+    """
+    return Loader().features(Address(str(cache), prompts, reduce, device, partial))
+
+
+def reduce_prompts(text: NDArray[np.floating], how: str | int = "unit") -> NDArray[np.float32]:
+    """One unit vector for every class, [C, P, D] -> [C, D], from texts as the model gives them; rows of NaN do not
+    count.
+
+    "unit": the mean of the unit texts (Radford et al., 2021, and open_clip). "raw": the mean of the texts as they are
+    (as CLAP's code does). A number: that template alone, from 0. UsageError where there is no such template.
+    """
+    chosen = text.astype(np.float32)
+    if str(how).isdecimal():
+        if int(how) >= text.shape[1] or np.isnan(chosen[:, int(how)]).any():
+            raise UsageError(f"template {how} is not there for every class; they are numbered 0 to {text.shape[1] - 1}")
+        return _unit(chosen[:, int(how)])
+    if how not in REDUCTIONS:
+        raise UsageError(f"unknown reduction {how!r} of templates: {nearest(str(how), REDUCTIONS)}, or a number")
+    return _unit(np.nanmean(_unit(chosen) if how == "unit" else chosen, axis=1))
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit

@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
@@ -22,41 +22,21 @@ from concurrent.futures import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from mma.cache import open_cache
-from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import Cell
-from mma.pipeline.fitting.features import Features, load_features
-from mma.pipeline.fitting.run import Result, run_cell
-from mma.pipeline.fitting.store import Failure
+from mma.pipeline.fitting.features import Address, Loader
+from mma.pipeline.fitting.results import Failure, Result
+from mma.pipeline.fitting.run import run_cell
 
 CONNECT_SECONDS = 10
 POOLS = 2  # of several workers that are tried before each cell gets a pool of its own
-_LOADING = threading.Lock()
 SWITCH_SECONDS = 0.0005  # a fit's operations are that short: with Python's 5 ms, fits in threads wait for each other
 
 Outcome = Result | Failure
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the features of a cell come from: enough for a worker to load them, wherever it was started."""
-
-    cache: str  # an absolute path, or a URL
-    prompts: str
-    device: str = "cpu"
-    reduce: str = "unit"  # how a class's templates become one vector
-    partial: bool = False  # whether an unfinished cache will do
-
-    def __post_init__(self) -> None:
-        if "://" not in self.cache:
-            object.__setattr__(self, "cache", str(Path(self.cache).absolute()))
 
 
 @dataclass(frozen=True)
@@ -64,63 +44,74 @@ class Work:
     """One cell to run, as it is sent to a worker."""
 
     cell: Cell
-    source: Source
+    addresses: tuple[Address, ...]  # of the data it is fitted on, then of its targets
     keep_weights: bool = False
 
 
-def run_works(works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None) -> Iterator[Outcome]:
+def run_works(
+    works: Sequence[Work], loader: Loader, *, workers: int = 1, scheduler: str | None = None
+) -> Iterator[Outcome]:
     """Outcomes as they come. `workers` processes (1: this process), or the cluster at `scheduler` ("local": one here).
 
     A cell that fails is an outcome like another. A worker that dies has its cells run again; a cell whose workers keep
-    dying is a failure. Raises WorkError where the cluster goes away.
+    dying is a failure. `loader` lets go of a cache when the last of its cells is done. Raises WorkError where the
+    cluster goes away.
     """
     threads, switching = torch.get_num_threads(), sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
+    uses = Counter(address.cache for work in works for address in work.addresses)
     try:
-        left = {work.cell.id: work for work in works}
-        for _ in range(POOLS):
-            if left:  # a process pool ends with the first of its workers that dies
-                with _executor(workers, scheduler) as pool:
-                    for outcome in _completed(pool, list(left.values())):
-                        del left[outcome.cell.id]
-                        yield outcome
-        for work in left.values():  # one of them kills its workers: each in a pool of its own
-            with _processes(1) as pool:
-                yield next(_completed(pool, [work]), Failure(work.cell, "its worker process died (memory?)"))
+        for outcome, work in _outcomes(works, loader, workers, scheduler):
+            for address in work.addresses:
+                uses[address.cache] -= 1
+                if not uses[address.cache]:
+                    loader.drop(address.cache)
+            yield outcome
     finally:
         torch.set_num_threads(threads)
         sys.setswitchinterval(switching)
 
 
-def run_work(work: Work) -> Outcome:
-    """Run one cell wherever this is; what goes wrong in it becomes a Failure."""
+def _outcomes(
+    works: Sequence[Work], loader: Loader, workers: int, scheduler: str | None
+) -> Iterator[tuple[Outcome, Work]]:
+    left = {work.cell.id: work for work in works}
+    for _ in range(POOLS):
+        if left:  # a process pool ends with the first of its workers that dies
+            with _executor(workers, scheduler) as pool:
+                own = loader if isinstance(pool, ThreadPoolExecutor) else None
+                for outcome in _completed(pool, list(left.values()), own):
+                    yield outcome, left.pop(outcome.cell.id)
+    for work in left.values():  # one of them kills its workers: each in a pool of its own
+        with _processes(1) as pool:
+            yield next(_completed(pool, [work]), Failure(work.cell, "its worker process died (memory?)")), work
+
+
+def run_work(work: Work, loader: Loader | None = None) -> Outcome:
+    """Run one cell wherever this is; what goes wrong in it becomes a Failure. A worker process has its own loader."""
+    global _of_worker
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)  # sums are made in one order everywhere
     try:
-        features = features_of(work.source)
-        if features.digest != work.cell.setting.cache:
-            raise WorkError(f"the cache at {work.source.cache} is another one than the grid was planned on")
-        return run_cell(work.cell, features, keep_weights=work.keep_weights)
+        planned = [work.cell.setting.data, *work.cell.setting.targets]
+        data = [(loader or _of_worker).features(address) for address in work.addresses]
+        if loader is None and [features.data for features in data] != planned:
+            _of_worker = Loader()  # a worker that outlives a grid may hold what a cache was before
+            data = [_of_worker.features(address) for address in work.addresses]
+        for features, plan, address in zip(data, planned, work.addresses, strict=True):
+            if features.data != plan:
+                raise WorkError(f"the cache at {address.cache} is another one than the grid was planned on")
+        return run_cell(work.cell, data, keep_weights=work.keep_weights)
     except Exception as error:  # one cell's trouble stops no other
         return Failure(work.cell, _reason(error))
 
 
-def features_of(source: Source) -> Features:
-    """Features, loaded once a process."""
-    with _LOADING:
-        return _load(source)
+_of_worker = Loader()
 
 
-@cache
-def _load(source: Source) -> Features:
-    return load_features(
-        open_cache(source.cache, partial=source.partial), source.prompts, pick_device(source.device), source.reduce
-    )
-
-
-def _completed(pool: Executor, works: Sequence[Work]) -> Iterator[Outcome]:
+def _completed(pool: Executor, works: Sequence[Work], loader: Loader | None = None) -> Iterator[Outcome]:
     """Outcomes as they come, until all are there or the pool breaks."""
-    futures = {pool.submit(run_work, work): work for work in works}
+    futures = {pool.submit(run_work, work, loader): work for work in works}
     try:
         for future in as_completed(futures):
             try:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,29 @@ from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import Cell
-from mma.pipeline.fitting.run import Predictions, Result
+from mma.pipeline.fitting.results import Failure, Predictions, Result
 
 FILE = "results.sqlite"
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 60.0  # how long to wait for another process that is recording
 
+FROM_1 = """
+drop index if exists cells_by_name;
+alter table cells rename column name to question;
+alter table cells rename column cache to data;
+"""
 TABLES = """
 create table if not exists cells (
-    id text primary key, setting text not null, name text not null, seed integer not null, cache text not null,
+    id text primary key, setting text not null, question text not null, seed integer not null, data text not null,
     dataset text not null, adapter text not null, config text not null, status text not null, reason text,
     metrics text, details text, seconds real
 );
-create index if not exists cells_by_name on cells (name, seed);
+create index if not exists cells_by_question on cells (question, seed);
 create table if not exists tests (id text primary key, name text not null, rows blob not null, label blob not null);
 create table if not exists predictions (
     cell text not null, test text not null, predicted blob not null, primary key (cell, test)
 );
 """
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that could not be run, and why."""
-
-    cell: Cell
-    reason: str
 
 
 class Store:
@@ -76,13 +72,19 @@ class Store:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             with self._transaction():
-                for statement in TABLES.split(";"):
+                for statement in ((FROM_1 if version == 1 else "") + TABLES).split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"pragma user_version = {VERSION}")
         except sqlite3.OperationalError as error:
             raise UsageError(f"{self.path} cannot be opened ({error}): is it in use, or not yours to write?") from error
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{self.path} is not a results file of mma ({error})") from error
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Leave the file whole, and without side files where no one else has it open."""
@@ -94,10 +96,10 @@ class Store:
         row = {
             "id": cell.id,
             "setting": cell.setting.id,
-            "name": cell.setting.name,
+            "question": cell.setting.question,
             "seed": cell.seed,
-            "cache": cell.setting.cache,
-            "dataset": cell.setting.dataset,
+            "data": cell.setting.data.digest,
+            "dataset": cell.setting.data.dataset,
             "adapter": cell.setting.adapter,
             "config": json.dumps({**config, "seed": cell.seed}, sort_keys=True),
         }
@@ -138,16 +140,24 @@ class Store:
         return found
 
     def stale(self, cells: Iterable[Cell]) -> int:
-        """How many of some cells have a result of the same data set that is of another cache or another numerics."""
-        count = 0
-        for cell in cells:
-            count += bool(
-                self._db.execute(
-                    "select 1 from cells where name = ? and seed = ? and id != ? limit 1",
-                    (cell.setting.name, cell.seed, cell.id),
-                ).fetchone()
-            )
-        return count
+        """How many of some cells have an answer to the same question that is of other data, code or numerics."""
+        return sum(self._has_stale(cell) for cell in cells)
+
+    def _has_stale(self, cell: Cell) -> bool:
+        asked = "select 1 from cells where question = ? and seed = ? and id != ? limit 1"
+        if self._db.execute(asked, (cell.setting.question, cell.seed, cell.id)).fetchone():
+            return True
+        older = (  # a question of older numerics may have been put in other words
+            "select 1 from cells where dataset = ? and adapter = ? and seed = ?"
+            " and json_extract(config, '$.numerics') < ? and json_extract(config, '$.options') = json(?) limit 1"
+        )
+        setting = cell.setting
+        options = json.dumps(dict(setting.options), sort_keys=True)
+        return bool(
+            self._db.execute(
+                older, (setting.data.dataset, setting.adapter, cell.seed, setting.numerics, options)
+            ).fetchone()
+        )
 
     def predictions(self, cell: str) -> list[Predictions]:
         """What was predicted in a cell, test by test; empty where predictions were left out."""

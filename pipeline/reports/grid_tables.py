@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mma.adapters import adapter_class
 from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.ablate import Ablated
-from mma.pipeline.fitting.factors import as_typed, described, fits, flat
-from mma.pipeline.fitting.fit import Row
-from mma.pipeline.fitting.run import METRICS
+from mma.pipeline.fitting.factors import as_typed, described, matches
+from mma.pipeline.fitting.protocols import METRICS
+from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 from mma.pipeline.reports.tables import label, marked, metric_text, notes, protocol_text
 
-MAIN = {"base-to-new": "H", "few-shot": "accuracy"}
 EXPORTS = (".csv", ".jsonl", ".parquet")
 
 
-def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], baseline: str) -> None:
+def show_ablated(console: Console, ablated: Grid, factors: Collection[str], baseline: str) -> None:
     """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
     paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold.
     """
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
-        columns, metrics, main = _varying(rows, factors), METRICS[protocol], MAIN[protocol]
+        columns, metrics, main = _varying(rows, factors), rows[0].metrics, rows[0].setting.protocol.main
         held = _held(rows, factors, columns)
-        candidates = [row for row in rows if fits(row.setting, described(baseline))]
+        candidates = [row for row in rows if matches(row.setting, described(baseline))]
         best = _best(rows, metrics)
         table = Table(
             title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
@@ -61,14 +58,14 @@ def show_ablated(console: Console, ablated: Ablated, factors: Collection[str], b
                 f"{row.seconds:.2f} s",
             )
         console.print(table, soft_wrap=False)
-    for note in notes(ablated.rows, ablated.failed_images):
-        console.print(note)
+    for note in notes(ablated):
+        console.print(note, markup=False)
     for failure in ablated.failures:
         what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
         console.print(f"[red]failed[/red]: {escape(what)}: {escape(failure.reason)}")
 
 
-def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | None) -> None:
+def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) -> None:
     """A two-way table of one metric for every data set and adapter that has both factors.
 
     All else is averaged within a seed; the interval is over seeds.
@@ -76,16 +73,16 @@ def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | Non
     names = _pair(pivot)
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in ablated.rows:
-        if all(name in flat(row.setting) for name in names) and row.setting.adapter != "zero-shot":
+        if all(name in row.setting.flat() for name in names) and row.setting.adapter != "zero-shot":
             key = (row.cache, row.setting.adapter, row.setting.protocol.name)
             groups.setdefault(key, []).append(row)
     if not groups:
         raise UsageError(f"--pivot {pivot!r}: no adapter of the grid has both factors")
     for (_, adapter, protocol), rows in groups.items():
-        shown = metric if metric in METRICS[protocol] else MAIN[protocol]
+        shown = metric if metric in rows[0].metrics else rows[0].setting.protocol.main
         seeds: dict[tuple[Any, Any], dict[int, list[float]]] = {}
         for row in rows:
-            values = flat(row.setting)
+            values = row.setting.flat()
             at = seeds.setdefault((values[names[0]], values[names[1]]), {})
             for result in row.results:
                 at.setdefault(result.cell.seed, []).append(result.metrics[shown])
@@ -102,10 +99,10 @@ def show_pivot(console: Console, ablated: Ablated, pivot: str, metric: str | Non
 
 def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:
     """The baseline of a row: of the rows that fit its description, on the same cache, the one most like the row."""
-    own = flat(row.setting)
+    own = row.setting.flat()
 
     def likeness(other: Row) -> int:
-        return sum(own.get(name) == value for name, value in flat(other.setting).items())
+        return sum(own.get(name) == value for name, value in other.setting.flat().items())
 
     return max((r for r in candidates if r.cache == row.cache), key=likeness, default=None)
 
@@ -114,7 +111,7 @@ def check_pivot(pivot: str | None, metric: str | None) -> None:
     """Refuse a pivot that is not two factors, and a metric that no table has, before the work."""
     if pivot is not None and len(_pair(pivot)) != 2:
         raise UsageError(f"--pivot {pivot!r} needs two factors, such as mask,lam")
-    known = [name for names in METRICS.values() for name in names]
+    known = METRICS
     if metric is not None and (pivot is None or metric not in known):
         raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(known)}")
 
@@ -137,24 +134,8 @@ def check_export(path: Path) -> None:
             raise UsageError("--export to Parquet needs pyarrow: pip install 'mma[parquet]'") from error
 
 
-def export_rows(path: Path, rows: Sequence[Row]) -> None:
-    """One record a cell: its factors, metrics, what was chosen, and where it comes from; CSV, JSON lines or Parquet by
-    the name's suffix.
-    """
-    records = [
-        {
-            **flat(row.setting),
-            "seed": r.cell.seed,
-            **r.metrics,
-            **{name: r.details.get(name) for name in ("new_is_zero_shot", "best_epoch")},
-            **{f"chosen_{name}": value for name, value in r.details["chosen"].items()},
-            "seconds": r.seconds,
-            "cell": r.cell.id,
-            "cache": row.cache,
-        }
-        for row in rows
-        for r in row.results
-    ]
+def export_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """One record for every cell; CSV, JSON lines or Parquet by the name's suffix."""
     names = list(dict.fromkeys(name for record in records for name in record))
     if path.suffix == ".jsonl":
         write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
@@ -174,29 +155,29 @@ def export_rows(path: Path, rows: Sequence[Row]) -> None:
         write_whole(path, sink.getvalue())
 
 
-def ablated_json(ablated: Ablated, baseline: str) -> str:
+def ablated_json(ablated: Grid, baseline: str) -> str:
     """The grid as JSON: every setting with its seeds, means and half-widths, and the failures."""
 
     def row_data(row: Row) -> dict[str, Any]:
         data: dict[str, Any] = {**_columns(row), "seeds": [r.cell.seed for r in row.results]}
-        for metric in METRICS[row.setting.protocol.name]:
-            values = [r.metrics[metric] for r in row.results]
+        for metric in row.metrics:
+            values = row.values(metric)
             mean, half = mean_interval(values)
             data[metric] = {"mean": mean, "half_width": half, "values": values}
         return data
 
     failures = [
-        {"cell": f.cell.id, "seed": f.cell.seed, "reason": f.reason, **flat(f.cell.setting)} for f in ablated.failures
+        {"cell": f.cell.id, "seed": f.cell.seed, "reason": f.reason, **f.cell.setting.flat()} for f in ablated.failures
     ]
     whole = {"rows": [row_data(row) for row in ablated.rows], "failures": failures, "baseline": baseline}
-    return json.dumps({**whole, "notes": notes(ablated.rows, ablated.failed_images)}, indent=2)
+    return json.dumps({**whole, "notes": notes(ablated)}, indent=2)
 
 
 def _difference(row: Row, base: Row | None, metric: str) -> str:
     """Mean of row minus baseline over the seeds that both have; a result without seeds stands for every seed."""
     if base is None or base is row:
         return ""
-    mine, theirs = _by_seed(row, metric), _by_seed(base, metric)
+    mine, theirs = row.by_seed(metric), base.by_seed(metric)
     pairs = [
         (of_row, of_base)
         for seed in dict.fromkeys([*mine, *theirs])
@@ -209,14 +190,8 @@ def _difference(row: Row, base: Row | None, metric: str) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def _by_seed(row: Row, metric: str) -> dict[int | None, float]:
-    """A metric by seed; by None where the seed decides nothing."""
-    seeded = adapter_class(row.setting.adapter).seeded
-    return {result.cell.seed if seeded else None: result.metrics[metric] for result in row.results}
-
-
 def _mean(row: Row, metric: str) -> float:
-    return mean_interval([r.metrics[metric] for r in row.results])[0]
+    return mean_interval(row.values(metric))[0]
 
 
 def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
@@ -234,13 +209,13 @@ def _pair(pivot: str) -> list[str]:
 
 
 def _columns(row: Row) -> dict[str, Any]:
-    return {**flat(row.setting), "cache": row.cache}
+    return {**row.setting.flat(), "cache": row.cache}
 
 
 def _data(row: Row, rows: Sequence[Row]) -> str:
     """What to call a row's data: the data set, or the cache where several are of one data set."""
-    alike = {other.cache for other in rows if other.setting.dataset == row.setting.dataset}
-    return row.cache if len(alike) > 1 else row.setting.dataset
+    alike = {other.cache for other in rows if other.setting.data.dataset == row.setting.data.dataset}
+    return row.cache if len(alike) > 1 else row.setting.data.dataset
 
 
 def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
@@ -259,10 +234,10 @@ def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
 
 def _held(rows: Sequence[Row], factors: Collection[str], columns: Collection[str]) -> list[str]:
     """What is the same in all rows of a table, in words: the data, the protocol, and the factors given."""
-    words = [] if {"dataset", "cache"} & set(columns) else [rows[0].setting.dataset]
+    words = [] if {"dataset", "cache"} & set(columns) else [rows[0].setting.data.dataset]
     words.append(rows[0].setting.protocol.name)
     for name in dict.fromkeys([*factors, "shots"]):
-        values = {as_typed(flat(row.setting)[name]) for row in rows if name in flat(row.setting)}
+        values = {as_typed(row.setting.flat()[name]) for row in rows if name in row.setting.flat()}
         if name not in ("adapter", "protocol") and name not in columns and len(values) == 1:
             words.append(f"{name} {values.pop()}")
     return words

@@ -8,39 +8,54 @@ from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mma.adapters import adapter_class, options_of
 from mma.pipeline.fitting.cells import Setting
-from mma.pipeline.fitting.episodes import Protocol
-from mma.pipeline.fitting.fit import FitSettings, Fitted, Row, setting_folder
-from mma.pipeline.fitting.run import METRICS
+from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 
 FALLBACK = "*"
 TEST_TIME = "†"
 
 
-def show_fitted(console: Console, fitted: Fitted, settings: FitSettings) -> None:
-    """One row an adapter, zero-shot first; means over seeds with their 95 % Student-t half-widths, in percent."""
-    last = fitted.rows[-1].setting
-    metrics = METRICS[settings.protocol.name]
-    protocol = protocol_text([row.setting for row in fitted.rows])
-    title = f"{last.dataset}, {protocol}, seeds {settings.seeds}, {selection_text(settings.select)}"
-    table = Table(title=title, title_justify="left", min_width=min(len(title), console.width))
+def show_fitted(console: Console, fitted: Grid) -> None:
+    """One table for each cache, one row per adapter, zero-shot first; means over seeds with their 95 % Student-t
+    half-widths, in percent.
+    """
+    for cache in dict.fromkeys(row.cache for row in fitted.rows):
+        _show_cache(console, [row for row in fitted.rows if row.cache == cache])
+    for note in notes(fitted):
+        console.print(note, markup=False)
+
+
+def _show_cache(console: Console, rows: Sequence[Row]) -> None:
+    last = rows[-1]  # zero-shot, the first, has neither seeds nor selection
+    title = f"{last.setting.data.dataset}, {protocol_text([row.setting for row in rows])}, {seeds_text(last)}, " + (
+        selection_text(last.setting.select)
+    )
+    table = Table(title=escape(title), title_justify="left", min_width=min(len(title), console.width))
     table.add_column("adapter", no_wrap=True)
-    for metric in (*metrics, "time"):
+    for metric in (*last.metrics, "time"):
         table.add_column(metric, justify="right", no_wrap=True)
-    for row in fitted.rows:
-        table.add_row(label(row.setting), *(metric_text(row, metric) for metric in metrics), f"{row.seconds:.2f} s")
+    for row in rows:
+        values = (metric_text(row, metric) for metric in row.metrics)
+        table.add_row(escape(label(row.setting)), *values, f"{row.seconds:.2f} s")
     console.print(table, soft_wrap=False)
-    for note in notes(fitted.rows, fitted.failed_images):
-        console.print(note)
+
+
+def seeds_text(row: Row) -> str:
+    """`seeds 0, 1, 2`, or `seeds 0 to 9`."""
+    seeds = [result.cell.seed for result in row.results]
+    if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def metric_text(row: Row, metric: str) -> str:
     """Mean and half-width, starred where new classes are scored zero-shot for want of weights."""
-    text = mean_text([result.metrics[metric] for result in row.results])
+    text = mean_text(row.values(metric))
     return text + FALLBACK if metric != "base" and falls_back(row) else text
 
 
@@ -49,18 +64,16 @@ def falls_back(row: Row) -> bool:
     return any(result.details["new_is_zero_shot"] for result in row.results)
 
 
-def notes(rows: Sequence[Row], failed_images: int) -> list[str]:
+def notes(grid: Grid) -> list[str]:
     """What a reader of the table must know."""
-    found = []
+    rows, found = grid.rows, []
     if any(falls_back(row) for row in rows):
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
     if any(_sees_test_rows(row.setting.adapter) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
-    if failed_images:
-        found.append(f"{failed_images} images of the cache have no embedding and are left out")
-    return found
+    return [*found, *grid.notes]
 
 
 def label(setting: Setting) -> str:
@@ -89,17 +102,17 @@ def _sees_test_rows(adapter: str) -> bool:
 
 def protocol_text(settings: Sequence[Setting]) -> str:
     """`base-to-new, 16 shots`, with whatever else is not the default."""
-    protocol = settings[-1].protocol
+    setting = settings[-1]
+    protocol, data = setting.protocol, setting.data
     shots = max(setting.protocol.shots for setting in settings)
     words = [protocol.name] + ([f"{shots} shot{'s' * (shots > 1)}"] if shots else [])
-    for field in fields(Protocol):
+    for field in fields(protocol):
         value = getattr(protocol, field.name)
-        if field.name not in ("name", "shots") and value != field.default:
+        if field.name != "shots" and value != field.default:
             words.append(f"{field.name} {value}")
-    setting = settings[-1]
     words += [
         f"{name} {value}"
-        for name, value in (("prompts", setting.prompts), ("reduce", setting.reduce))
+        for name, value in (("prompts", data.prompts), ("reduce", data.reduce))
         if value not in ("default", "unit")
     ]
     return ", ".join(words)
@@ -107,21 +120,24 @@ def protocol_text(settings: Sequence[Setting]) -> str:
 
 def selection_text(select: str) -> str:
     """How the epoch was chosen, in words."""
-    return {"val": "selected on validation", "last": "last epoch", "oracle": "selected on TEST (oracle)"}[select]
+    return {
+        "val": "selected on validation",
+        "last": "last epoch",
+        "oracle": "selected on TEST (oracle)",
+        "none": "nothing to select",
+    }[select]
 
 
-def fitted_json(fitted: Fitted, settings: FitSettings) -> str:
+def fitted_json(fitted: Grid) -> str:
     """The table as JSON: means, half-widths (null for one seed), every seed, and where the files lie."""
 
     def row_data(row: Row) -> dict[str, Any]:
-        data: dict[str, Any] = row.setting.config()
-        for metric in METRICS[settings.protocol.name]:
-            values = [result.metrics[metric] for result in row.results]
-            mean, half = mean_interval(values)
-            data[metric] = {"mean": mean, "half_width": half, "seeds": values}
+        data: dict[str, Any] = {**row.setting.config(), "cache": row.cache}
+        for metric in row.metrics:
+            mean, half = mean_interval(row.values(metric))
+            data[metric] = {"mean": mean, "half_width": half, "seeds": row.values(metric)}
         data["new_is_zero_shot"] = falls_back(row)
         data["seconds"] = row.seconds
-        return {**data, "folder": str(setting_folder(settings.out, row.setting))}
+        return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 
-    whole = {"rows": [row_data(row) for row in fitted.rows], "notes": notes(fitted.rows, fitted.failed_images)}
-    return json.dumps(whole, indent=2)
+    return json.dumps({"rows": [row_data(row) for row in fitted.rows], "notes": notes(fitted)}, indent=2)

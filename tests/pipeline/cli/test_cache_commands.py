@@ -178,12 +178,12 @@ def test_an_imported_cache_is_repaired_from_another_copy(
                                   "text/default/embedding/c/0/0/0", "zarr.json", "journal.jsonl",
                                   "image/train/embedding/zarr.json"])  # fmt: skip
 def test_a_flipped_bit_never_reaches_fit(name: str, copy: Path) -> None:
-    good = load_features(open_cache(copy), "default", torch.device("cpu"))
+    good = load_features(copy)
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 4
     (copy / name).write_bytes(data)
     with pytest.raises(CacheError, match="run `mma cache verify` on it"):
-        load_features(open_cache(copy), "default", torch.device("cpu"))
+        load_features(copy)
     assert good.image["train"].isfinite().all()
 
 
@@ -281,7 +281,7 @@ def test_texts_are_added_to_an_imported_cache_by_naming_the_model(
         embed(cache=path, text_only=True, dataset=None, model=None)
     _, said = embed(cache=path, text_only=True, dataset=None, templates=("a {}.",))
     assert "it cannot be checked that its model is this one" in said
-    features = load_features(open_cache(path), "default", torch.device("cpu"))
+    features = load_features(path)
     assert features.text.shape == (5, 24)
     tip_adapter_folder(tmp_path / "narrow", dim=16)
     cache_command("import", "--tip-adapter", tmp_path / "narrow", "--out", tmp_path / "b.zarr")

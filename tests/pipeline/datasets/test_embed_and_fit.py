@@ -17,9 +17,9 @@ from rich.console import Console
 from mma.cache import open_cache
 from mma.pipeline.datasets import entries
 from mma.pipeline.embedding.embed import EmbedSettings, embed
-from mma.pipeline.embedding.prompts import reduce_prompts
-from mma.pipeline.fitting.episodes import Protocol
-from mma.pipeline.fitting.fit import FitSettings, fit_cache
+from mma.pipeline.fitting.features import reduce_prompts
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.settings import FitSettings
 
 Tree = Callable[[str, str], tuple[Path, dict[str, list[tuple[str, int]]]]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,14 +41,14 @@ def write_photos(
             (folder / name / f"{number}.jpg").write_bytes(photo(100 * label + number))
 
 
-def fit(cache: Path, out: Path) -> None:
+def fit_once(cache: Path, out: Path) -> None:
     settings = FitSettings(
-        str(cache), adapters=["clip-adapter"], protocol=Protocol("few-shot", 1), shots=1, seeds=1, select="last",
-        recipe={"epochs": 1}, device="cpu", out=out,
+        cache=(str(cache),), adapter="clip-adapter", protocol="few-shot", shots=1, seeds=1, select="last",
+        epochs=1, device="cpu", out=out,
     )  # fmt: skip
-    fitted = fit_cache(settings, QUIET)
+    fitted = fit(settings, QUIET)
     assert [row.setting.adapter for row in fitted.rows] == ["zero-shot", "clip-adapter"]
-    assert fitted.failed_images == 0
+    assert not fitted.notes, "no image has failed"
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_published_data_set_becomes_a_cache_and_a_table(name: str, layout: str
     assert cache.text("default").templates == list(entries()[name].templates)
     assert cache.failures() == {split: [] for split in cache.header.rows}
     if "train" in cache.header.rows:
-        fit(path, tmp_path / "runs")
+        fit_once(path, tmp_path / "runs")
 
 
 def test_a_folder_of_photos_needs_no_flags_but_a_model(tmp_path: Path, mma_here: Run) -> None:
@@ -90,7 +90,7 @@ def test_manifest_and_shards_of_the_same_photos_give_the_same_embeddings(tmp_pat
     assert caches[0].header.classnames == caches[1].header.classnames == ["blue star", "green ring", "red circle"]
     for split in ("train", "val", "test"):
         np.testing.assert_array_equal(*(cache.split(split).embedding for cache in caches))
-    fit(tmp_path / "photos.tar.zarr", tmp_path / "runs")
+    fit_once(tmp_path / "photos.tar.zarr", tmp_path / "runs")
 
 
 def test_several_prompt_sets_lie_in_one_cache_and_more_can_be_added(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mma.adapters import unit
 from mma.cache import CacheError
 from mma.pipeline.embedding.prompt_noise import misnamed, misspelt, shuffled
-from mma.pipeline.embedding.prompts import PromptSet, check_prompts, filled, read_prompts, reduce_prompts
+from mma.pipeline.embedding.prompts import PromptSet, check_prompts, filled, read_prompts
 from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.features import reduce_prompts
 
 CLASSES = ("apple pie", "baby back ribs", "baklava")
 OWN = ("a photo of {}, a type of food.",)

@@ -20,12 +20,15 @@ from rich.console import Console
 
 from mma.cache import import_npz
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.ablate import Ablated, AblateSettings, ablate
-from mma.pipeline.fitting.cells import Cell
-from mma.pipeline.fitting.factors import described, fits, read_factors, settings_of
-from mma.pipeline.fitting.fit import FitSettings, fit_cache
-from mma.pipeline.fitting.grid import Source, Work, features_of, run_works
-from mma.pipeline.fitting.store import Failure
+from mma.pipeline.fitting.ablate import ablate
+from mma.pipeline.fitting.cells import Cell, Choice, Data, resolve
+from mma.pipeline.fitting.factors import described, matches, read_factors
+from mma.pipeline.fitting.features import Address, Loader
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.grid import Work, run_works
+from mma.pipeline.fitting.protocols import BaseToNew
+from mma.pipeline.fitting.results import Failure, Grid
+from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 from mma.pipeline.reports.grid_tables import ablated_json, find_baseline, show_ablated, show_pivot
 from mma.pipeline.reports.statistics import mean_text
 
@@ -36,10 +39,11 @@ GRID = ["adapter=mma,clip-adapter,linear-probe", "lam=0,0.5", "shots=2,4", "seed
 
 
 def settings(cache: Path, out: Path, words: list[str] = GRID, **changes: object) -> AblateSettings:
-    return replace(AblateSettings([str(cache)], read_factors(words, None), "cpu", out), **changes)  # type: ignore[arg-type]
+    asked = AblateSettings(cache=(str(cache),), factors=read_factors(words, None), device="cpu", out=out)
+    return replace(asked, **changes)  # type: ignore[arg-type]
 
 
-def numbers(ablated: Ablated) -> dict[str, dict[str, float]]:
+def numbers(ablated: Grid) -> dict[str, dict[str, float]]:
     return {result.cell.id: result.metrics for row in ablated.rows for result in row.results}
 
 
@@ -70,10 +74,10 @@ def test_a_cell_is_the_same_on_worker_processes(
 def test_a_fit_is_a_grid_of_its_seeds_and_is_not_done_again(
     small_cache: Path, undisturbed: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
-    fit = FitSettings(
-        str(small_cache), ("mma",), {"lam": "0.5"}, shots=4, seeds=3, recipe={"epochs": 6}, device="cpu", out=tmp_path
+    asked = FitSettings(
+        cache=(str(small_cache),), adapter="mma", options={"lam": 0.5}, shots=4, epochs=6, device="cpu", out=tmp_path
     )
-    fitted = {r.cell.id: r.metrics for row in fit_cache(fit, QUIET).rows for r in row.results}
+    fitted = {r.cell.id: r.metrics for row in fit(asked, QUIET).rows for r in row.results}
     assert fitted.items() <= undisturbed.items()
     console = Console(record=True, width=200, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     ablate(settings(small_cache, tmp_path), console)
@@ -226,7 +230,7 @@ def test_the_difference_is_paired_with_the_baseline_most_like_the_row(small_cach
     ablated = ablate(settings(small_cache, tmp_path, baseline="mma lam=0.5"), QUIET)
     rows = list(ablated.rows)
     row = next(r for r in rows if r.setting.adapter == "clip-adapter" and r.setting.protocol.shots == 4)
-    candidates = [r for r in rows if fits(r.setting, described("mma lam=0.5"))]
+    candidates = [r for r in rows if matches(r.setting, described("mma lam=0.5"))]
     base = find_baseline(row, candidates)
     assert base is not None
     assert (base.setting.adapter, base.setting.protocol.shots) == ("mma", 4)
@@ -252,10 +256,10 @@ def test_two_caches_of_one_data_set_are_told_apart_and_never_compared(tmp_path: 
         np.savez(tmp_path / "small.npz", **small_features(seed=seed))
         paths.append(str(import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")))
     words = ["adapter=gda", "shots=4", "seed=0:2"]
-    asked = AblateSettings(paths, read_factors(words, None), device="cpu", out=tmp_path / "runs")
+    asked = AblateSettings(cache=tuple(paths), factors=read_factors(words, None), device="cpu", out=tmp_path / "runs")
     both = ablate(asked, QUIET)
     assert [row.cache for row in both.rows] == [paths[0], paths[0], paths[1], paths[1]]
-    second = ablate(replace(asked, caches=paths[1:], out=tmp_path / "alone"), QUIET)
+    second = ablate(replace(asked, cache=tuple(paths[1:]), out=tmp_path / "alone"), QUIET)
     console = Console(record=True, width=300, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     show_ablated(console, both, ["shots"], "zero-shot")
     text = console.export_text()
@@ -292,16 +296,16 @@ def test_a_pivot_averages_all_else_within_a_seed(small_cache: Path, tmp_path: Pa
     ablated = ablate(settings(small_cache, tmp_path, words), QUIET)
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     show_pivot(console, ablated, "mask,lam", "new")
-    chosen = [r for r in ablated.rows if fits(r.setting, described("mma lam=0.5 mask=pair"))]
+    chosen = [r for r in ablated.rows if matches(r.setting, described("mma lam=0.5 mask=pair"))]
     seeds = [sum(r.results[seed].metrics["new"] for r in chosen) / len(chosen) for seed in range(2)]
     assert len(chosen) == 2
     assert mean_text(seeds) in console.export_text()
 
 
 def test_a_cache_that_changed_since_the_plan_is_never_taken_for_the_planned_one(small_cache: Path) -> None:
-    source = Source(str(small_cache), "default")
-    (zero_shot, *_) = settings_of(read_factors([], None), features_of(source))
-    (outcome,) = run_works([Work(Cell(replace(zero_shot, cache="another"), 0), source)])
+    another = Data("small", "default", "unit", "another")
+    setting = resolve(Choice("zero-shot", BaseToNew()), another)
+    (outcome,) = run_works([Work(Cell(setting, 0), (Address(str(small_cache)),))], Loader())
     assert isinstance(outcome, Failure)
     assert "another one than the grid was planned on" in outcome.reason
 

@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 
 from mma.adapters import AdapterError, adapter_class
-from mma.cache import open_cache
-from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import cells_of, code_of
-from mma.pipeline.fitting.factors import Factors, check_factors, expand, flat, read_factors, seeds_of, settings_of
+from mma.pipeline.fitting.cells import Setting, cells_of, code_of, resolve
+from mma.pipeline.fitting.factors import Factors, check_factors, choices_of, expand, read_factors, seeds_of
 from mma.pipeline.fitting.features import Features, load_features
 
 
 @pytest.fixture
 def features(small_cache: Path) -> Features:
-    return load_features(open_cache(small_cache), "default", pick_device("cpu"))
+    return load_features(small_cache)
+
+
+def settings_of(factors: Factors, features: Features) -> list[Setting]:
+    choices = choices_of(factors, "base-to-new", 10)
+    return list(dict.fromkeys(resolve(choice, features.data) for choice in choices))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_an_adapter_of_another_package_is_known_by_its_source(tmp_path: Path, mo
 
 def test_a_setting_reads_back_as_its_factors(features: Features) -> None:
     (_, setting) = settings_of(read_factors(["lam=0.5", "shots=2", "lr=0.01", "select=last"], None), features)
-    values = flat(setting)
+    values = setting.flat()
     assert (values["lam"], values["shots"], values["lr"], values["select"]) == (0.5, 2, 0.01, "last")
 
 
@@ -101,25 +104,27 @@ def test_seeds_are_three_unless_given(features: Features) -> None:
 
 def test_an_unknown_factor_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean heads"):
-        check_factors({"head": ["1"]})
+        check_factors({"head": ["1"]}, ["base-to-new"])
 
 
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
         ({"adapter": ["gda", "ape"], "lr": ["1"]}, "lr is an option of training, and gda, ape has none"),
-        ({"protocol": ["few-shot"], "base_ratio": ["1", "3"]}, "few-shot has no base classes"),
+        (
+            {"protocol": ["few-shot"], "base_ratio": ["1", "3"]},
+            "base_ratio is an option of base-to-new, and few-shot does not look at it",
+        ),
     ],
 )
 def test_a_factor_that_nothing_of_the_grid_looks_at_is_refused(factors: Factors, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_factors(factors)
+        check_factors(factors, factors.get("protocol", ["base-to-new"]))
 
 
 def test_a_factor_that_one_of_the_grid_looks_at_is_taken() -> None:
-    check_factors(
-        {"adapter": ["gda", "mma"], "lr": ["1"], "protocol": ["few-shot", "base-to-new"], "base_ratio": ["3"]}
-    )
+    both = ["few-shot", "base-to-new"]
+    check_factors({"adapter": ["gda", "mma"], "lr": ["1"], "protocol": both, "base_ratio": ["3"]}, both)
 
 
 @pytest.mark.parametrize("word", ["lam", "=3", "lam:3"])

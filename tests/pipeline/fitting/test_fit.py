@@ -15,10 +15,10 @@ from rich.console import Console
 from mma.adapters import from_bytes, predict
 from mma.cache import CacheError, CacheWriter, ManifestSplit, import_npz, open_cache
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.episodes import Protocol
 from mma.pipeline.fitting.features import load_features
-from mma.pipeline.fitting.fit import FitSettings, Fitted, fit_cache, setting_folder
-from mma.pipeline.fitting.grid import Source, features_of
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.results import Grid, setting_folder
+from mma.pipeline.fitting.settings import FitSettings
 
 from ...conftest import small_features
 
@@ -26,23 +26,23 @@ QUIET = Console(quiet=True)
 
 
 def settings(cache: Path, out: Path, **changes: object) -> FitSettings:
-    base = FitSettings(str(cache), adapters=("linear-probe",), shots=4, seeds=2, device="cpu", out=out)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    base: dict[str, Any] = {"adapter": "linear-probe", "shots": 4, "seeds": 2, "device": "cpu"}
+    return FitSettings(cache=(str(cache),), out=out, **{**base, **changes})
 
 
-def metrics(fitted: Fitted) -> list[list[dict[str, float]]]:
+def metrics(fitted: Grid) -> list[list[dict[str, float]]]:
     return [[result.metrics for result in row.results] for row in fitted.rows]
 
 
 def test_dtd_zero_shot_base_to_new_is_exact(dtd_cache: Path, tmp_path: Path) -> None:
-    fitted = fit_cache(FitSettings(str(dtd_cache), adapters=("zero-shot",), out=tmp_path), QUIET)
+    fitted = fit(FitSettings(cache=(str(dtd_cache),), adapter="zero-shot", out=tmp_path), QUIET)
     (result,) = fitted.rows[0].results
     assert round(result.metrics["base"], 2) == 55.32
     assert round(result.metrics["new"], 2) == 56.88
 
 
 def test_cars_zero_shot_base_to_new_is_exact(cars_cache: Path, tmp_path: Path) -> None:
-    fitted = fit_cache(FitSettings(str(cars_cache), adapters=("zero-shot",), out=tmp_path), QUIET)
+    fitted = fit(FitSettings(cache=(str(cars_cache),), adapter="zero-shot", out=tmp_path), QUIET)
     (result,) = fitted.rows[0].results
     assert round(result.metrics["base"], 2) == 59.61
     assert round(result.metrics["new"], 2) == 69.14
@@ -53,12 +53,12 @@ def test_few_shot_zero_shot_is_the_published_figure(
     data: str, top1: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     cache = request.getfixturevalue(f"{data}_cache")
-    fitted = fit_cache(FitSettings(str(cache), ("zero-shot",), protocol=Protocol("few-shot"), out=tmp_path), QUIET)
+    fitted = fit(FitSettings(cache=(str(cache),), adapter="zero-shot", protocol="few-shot", out=tmp_path), QUIET)
     assert round(fitted.rows[0].results[0].metrics["accuracy"], 1) == top1
 
 
 def test_zero_shot_is_the_first_row_even_where_it_is_not_asked_for(small_cache: Path, tmp_path: Path) -> None:
-    fitted = fit_cache(settings(small_cache, tmp_path), QUIET)
+    fitted = fit(settings(small_cache, tmp_path), QUIET)
     assert [row.setting.adapter for row in fitted.rows] == ["zero-shot", "linear-probe"]
 
 
@@ -66,9 +66,7 @@ def test_zero_shot_is_the_first_row_even_where_it_is_not_asked_for(small_cache: 
 def test_the_same_command_gives_the_same_metrics_and_the_same_weights(
     adapter: str, small_cache: Path, tmp_path: Path
 ) -> None:
-    first, second = (
-        fit_cache(settings(small_cache, tmp_path / name, adapters=(adapter,)), QUIET) for name in ("a", "b")
-    )
+    first, second = (fit(settings(small_cache, tmp_path / name, adapter=adapter), QUIET) for name in ("a", "b"))
     assert metrics(first) == metrics(second)
     weights = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.safetensors"))
     assert len(weights) == 3
@@ -77,9 +75,9 @@ def test_the_same_command_gives_the_same_metrics_and_the_same_weights(
 
 
 def test_what_is_done_is_reused_and_only_new_seeds_are_fitted(small_cache: Path, tmp_path: Path) -> None:
-    fit_cache(settings(small_cache, tmp_path, seeds=2), QUIET)
+    fit(settings(small_cache, tmp_path, seeds=2), QUIET)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights-*.safetensors")}
-    fitted = fit_cache(settings(small_cache, tmp_path, seeds=3), QUIET)
+    fitted = fit(settings(small_cache, tmp_path, seeds=3), QUIET)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights-*.safetensors")}
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
@@ -87,25 +85,25 @@ def test_what_is_done_is_reused_and_only_new_seeds_are_fitted(small_cache: Path,
 
 
 def test_force_fits_again_with_the_same_result(small_cache: Path, tmp_path: Path) -> None:
-    first = fit_cache(settings(small_cache, tmp_path), QUIET)
+    first = fit(settings(small_cache, tmp_path), QUIET)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights-*.safetensors")}
-    second = fit_cache(settings(small_cache, tmp_path, force=True), QUIET)
+    second = fit(settings(small_cache, tmp_path, force=True), QUIET)
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
     assert metrics(first) == metrics(second)
 
 
 def test_a_fit_whose_files_were_deleted_is_done_again(small_cache: Path, tmp_path: Path) -> None:
-    fit_cache(settings(small_cache, tmp_path), QUIET)
+    fit(settings(small_cache, tmp_path), QUIET)
     (folder,) = tmp_path.glob("linear-probe-*")
     shutil.rmtree(folder)
-    fit_cache(settings(small_cache, tmp_path), QUIET)
+    fit(settings(small_cache, tmp_path), QUIET)
     assert len(list(folder.glob("weights-*.safetensors"))) == 2
 
 
 def test_a_run_folder_holds_config_fingerprint_metrics_predictions_and_weights(
     small_cache: Path, tmp_path: Path
 ) -> None:
-    fitted = fit_cache(settings(small_cache, tmp_path), QUIET)
+    fitted = fit(settings(small_cache, tmp_path), QUIET)
     (folder,) = tmp_path.glob("linear-probe-*")
     config = json.loads((folder / "config.json").read_text())
     assert config["fingerprint"] == open_cache(small_cache).header.fingerprint
@@ -120,33 +118,32 @@ def test_a_run_folder_holds_config_fingerprint_metrics_predictions_and_weights(
 
 
 def test_saved_weights_give_the_predictions_that_were_saved(small_cache: Path, tmp_path: Path) -> None:
-    fit_cache(settings(small_cache, tmp_path, adapters=("mma",)), QUIET)
+    fit(settings(small_cache, tmp_path, adapter="mma"), QUIET)
     (folder,) = tmp_path.glob("mma-*")
     adapter = from_bytes((folder / "weights-1.safetensors").read_bytes())
-    features = load_features(
-        open_cache(small_cache), "default", features_of(Source(str(small_cache), "default")).text.device
-    )
+    features = load_features(small_cache)
     with np.load(folder / "predictions-1.npz", allow_pickle=False) as arrays:
-        logits = predict(adapter, features.image["test"][arrays["base_rows"].astype(np.int64)], features.text[:4])
+        images = features.images.images("test")[arrays["base_rows"].astype(np.int64)]
+        logits = predict(adapter, images, features.text.embedding[:4])
         assert np.array_equal(logits.argmax(-1).numpy(), arrays["base_predicted"])
 
 
 def test_an_adapter_with_weights_for_its_classes_is_zero_shot_on_new_ones_and_says_so(
     small_cache: Path, tmp_path: Path
 ) -> None:
-    zero_shot, probe = fit_cache(settings(small_cache, tmp_path), QUIET).rows
+    zero_shot, probe = fit(settings(small_cache, tmp_path), QUIET).rows
     assert all(r.metrics["new"] == zero_shot.results[0].metrics["new"] for r in probe.results)
     assert all(r.details["new_is_zero_shot"] for r in probe.results)
 
 
 def test_selection_restores_the_best_epoch_and_last_does_not_look(small_cache: Path, tmp_path: Path) -> None:
     recipe = {"epochs": 30, "patience": 3}
-    val = fit_cache(settings(small_cache, tmp_path, adapters=("mma",), recipe=recipe), QUIET).rows[1].results[0]
+    val = fit(settings(small_cache, tmp_path, adapter="mma", **recipe), QUIET).rows[1].results[0]
     accuracies = val.details["validation"]
     best = val.details["best_epoch"]
     assert accuracies[best - 1] == max(accuracies)
     assert len(accuracies) == min(best + 3, 30)
-    last = fit_cache(settings(small_cache, tmp_path, adapters=("mma",), recipe=recipe, select="last"), QUIET)
+    last = fit(settings(small_cache, tmp_path, adapter="mma", select="last", **recipe), QUIET)
     details = last.rows[1].results[0].details
     assert (details["epochs"], details["best_epoch"], details["validation"]) == (30, None, [])
     assert (details["device"], details["torch"]) == ("cpu", torch.__version__)
@@ -157,15 +154,15 @@ def test_the_oracle_is_never_below_the_best_test_accuracy_that_validation_finds(
 ) -> None:
     recipe = {"epochs": 15, "patience": 15}
     chosen = {
-        select: fit_cache(settings(small_cache, tmp_path, recipe=recipe, select=select), QUIET).rows[1].results[0]
+        select: fit(settings(small_cache, tmp_path, select=select, **recipe), QUIET).rows[1].results[0]
         for select in ("val", "oracle")
     }
     assert chosen["oracle"].metrics["base"] >= chosen["val"].metrics["base"]
 
 
 def test_options_reach_only_the_adapters_that_have_them(small_cache: Path, tmp_path: Path) -> None:
-    both = settings(small_cache, tmp_path, adapters=("mma", "clip-adapter"), options={"lam": "0", "ratio": "0"})
-    zero_shot, *rows = fit_cache(replace(both, seeds=1), QUIET).rows
+    both = settings(small_cache, tmp_path, adapter="mma,clip-adapter", options={"lam": "0", "ratio": 0.0})
+    zero_shot, *rows = fit(replace(both, seeds=1), QUIET).rows
     for row in rows:
         assert row.results[0].metrics == zero_shot.results[0].metrics
 
@@ -173,21 +170,21 @@ def test_options_reach_only_the_adapters_that_have_them(small_cache: Path, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"adapters": ("gda",), "recipe": {"lr": 0.1}}, "lr is an option of training, and gda has none"),
-        ({"protocol": Protocol("few-shot", base_ratio=3.0)}, "few-shot has no base classes"),
+        ({"adapter": "gda", "lr": 0.1}, "lr is an option of training, and gda has none"),
+        ({"protocol": "few-shot", "base_ratio": 3.0}, "base_ratio is an option of base-to-new"),
     ],
 )
 def test_an_option_that_nothing_looks_at_is_refused(
     small_cache: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        fit_cache(replace(settings(small_cache, tmp_path / "runs"), **change), QUIET)
+        fit(settings(small_cache, tmp_path / "runs", **change), QUIET)
     assert not (tmp_path / "runs").exists()
 
 
 def test_the_page_on_fits_shows_how_to_use_one(small_cache: Path, tmp_path: Path) -> None:
-    asked = settings(small_cache, tmp_path, adapters=("mma",), protocol=Protocol("few-shot"), seeds=1)
-    row = fit_cache(asked, QUIET).rows[1]
+    asked = settings(small_cache, tmp_path, adapter="mma", protocol="few-shot", seeds=1)
+    row = fit(asked, QUIET).rows[1]
     page = (Path(__file__).resolve().parents[3] / "docs" / "fit.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     example = example.replace("cache/photos.zarr", str(small_cache))
@@ -200,13 +197,13 @@ def test_the_page_on_fits_shows_how_to_use_one(small_cache: Path, tmp_path: Path
 
 
 def test_shots_are_chosen_by_the_smallest_class_where_none_are_given(small_cache: Path, tmp_path: Path) -> None:
-    fitted = fit_cache(settings(small_cache, tmp_path, shots=None, seeds=1), QUIET)
+    fitted = fit(settings(small_cache, tmp_path, shots=None, seeds=1), QUIET)
     assert fitted.rows[1].setting.protocol.shots == 10
 
 
 def test_nothing_is_written_where_the_shots_are_too_many(small_cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="use --shots 10"):
-        fit_cache(settings(small_cache, tmp_path / "runs", shots=16), QUIET)
+    with pytest.raises(UsageError, match="use `shots=10`"):
+        fit(settings(small_cache, tmp_path / "runs", shots=16), QUIET)
     assert not (tmp_path / "runs").exists()
 
 
@@ -217,13 +214,13 @@ def test_a_cache_with_only_a_test_split_is_scored_by_what_needs_no_shots(tmp_pat
     )
     cache = import_npz(tmp_path / "shift.npz", tmp_path / "shift.zarr")
     few_shot = FitSettings(
-        str(cache), ("tda", "dmn", "transclip"), protocol=Protocol("few-shot"), device="cpu", out=tmp_path / "runs"
+        cache=(str(cache),), adapter="tda,dmn,transclip", protocol="few-shot", device="cpu", out=tmp_path / "runs"
     )
-    rows = fit_cache(few_shot, QUIET).rows
+    rows = fit(few_shot, QUIET).rows
     assert [row.setting.adapter for row in rows] == ["zero-shot", "tda", "dmn", "transclip"]
     assert all(row.results[0].metrics["accuracy"] > 50 for row in rows)
-    with pytest.raises(UsageError, match="only --adapter zero-shot, and those that learn from test rows"):
-        fit_cache(replace(few_shot, adapters=("mma",)), QUIET)
+    with pytest.raises(UsageError, match="only zero-shot, and the adapters that learn from test rows"):
+        fit(replace(few_shot, adapter=("mma",)), QUIET)
 
 
 def test_an_unfinished_cache_is_refused_and_partial_takes_the_rows_that_are_there(
@@ -239,9 +236,8 @@ def test_an_unfinished_cache_is_refused_and_partial_takes_the_rows_that_are_ther
         for chunk in writer.pending()[:-1]:  # all but the last six test rows
             writer.write(chunk, data[chunk.split].embedding[chunk.start : chunk.stop])
     with pytest.raises(CacheError, match="not complete"):
-        fit_cache(settings(tmp_path / "part.zarr", tmp_path / "runs"), QUIET)
-    fitted = fit_cache(settings(tmp_path / "part.zarr", tmp_path / "runs", partial=True), QUIET)
-    assert fitted.failed_images == 6
-    assert (
-        fitted.rows[1].setting.cache != fit_cache(settings(small_cache, tmp_path / "runs"), QUIET).rows[1].setting.cache
-    )
+        fit(settings(tmp_path / "part.zarr", tmp_path / "runs"), QUIET)
+    fitted = fit(settings(tmp_path / "part.zarr", tmp_path / "runs", partial=True), QUIET)
+    assert any(note.startswith("6 images of the cache have no embedding") for note in fitted.notes)
+    whole_fit = fit(settings(small_cache, tmp_path / "runs"), QUIET)
+    assert fitted.rows[1].setting.data != whole_fit.rows[1].setting.data

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import NUMERICS, Cell, Setting
-from mma.pipeline.fitting.episodes import Protocol
-from mma.pipeline.fitting.run import Predictions, Result
-from mma.pipeline.fitting.store import Failure, Store
+from mma.pipeline.fitting.cells import NUMERICS, Cell, Data, Setting
+from mma.pipeline.fitting.protocols import BaseToNew
+from mma.pipeline.fitting.results import Failure, Predictions, Result
+from mma.pipeline.fitting.store import Store
 
-SETTING = Setting("cache", "data", "default", "unit", "mma", (("lam", 0.2),), Protocol(), "val", None)
+SETTING = Setting(Data("data", "default", "unit", "cache"), "mma", (("lam", 0.2),), BaseToNew(), "val", None)
 
 
 def result(cell: Cell, h: float = 50.0) -> Result:
@@ -71,7 +71,7 @@ def test_a_failure_is_kept_with_its_reason_and_is_no_result(tmp_path: Path) -> N
     assert not store.failures([cell])
 
 
-@pytest.mark.parametrize("change", [{"cache": "another"}, {"numerics": NUMERICS + 1}])
+@pytest.mark.parametrize("change", [{"data": Data("data", "default", "unit", "another")}, {"numerics": NUMERICS + 1}])
 def test_a_result_of_another_cache_or_numerics_is_stale_and_never_a_result(
     change: dict[str, object], tmp_path: Path
 ) -> None:

@@ -1,0 +1,120 @@
+"""Commands made from settings objects: every option of the command line is a field with its help beside it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING
+from typing import Annotated, Any
+
+import typer
+
+from mma.pipeline.errors import UsageError
+from mma.pipeline.options import Field, fields_of
+
+
+def parameters_of(settings: type) -> list[inspect.Parameter]:
+    """The options of a settings object as typer takes them: keyword-only parameters, grouped in the help."""
+    return [_parameter(field) for field in fields_of(settings)]
+
+
+def takes(*settings: type, extra: Sequence[inspect.Parameter] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Give a command the options of settings objects. It is called with `context` and with what was given, by name."""
+
+    def decorate(run: Callable[..., None]) -> Callable[..., None]:
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        options = [parameter for kind in settings for parameter in parameters_of(kind)]
+
+        def command(context: typer.Context, **given: Any) -> None:
+            run(context, **given)
+
+        signature = inspect.Signature([context, *extra, *options])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        command.__doc__, command.__name__ = run.__doc__, run.__name__
+        return command
+
+    return decorate
+
+
+def chosen(kind: type, given: Mapping[str, Any], **more: Any) -> Any:
+    """The settings object of a command, from what was given. Raises UsageError."""
+    names = [field.name for field in fields_of(kind)]
+    return kind(**{name: given[name] for name in names if given[name] is not None and given[name] != []}, **more)
+
+
+def as_flags(message: str) -> str:
+    """A message in which options are written `shots=4`, as this command line has them: --shots 4."""
+    return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}", message)
+
+
+def as_factors(message: str) -> str:
+    """The same for a command that takes factors: shots=4."""
+    return re.sub(r"`(\w+=[^`]*)`", r"\1", message)
+
+
+def extra_options(arguments: Sequence[str], settings: type) -> dict[str, str]:
+    """`--lam 0.5 --mask=pair` as {"lam": "0.5", "mask": "pair"}: what the command's own `settings` do not have.
+
+    Raises UsageError.
+    """
+    own = {field.name for field in fields_of(settings)}
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word!r}")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise UsageError(f"option --{name} needs a value")
+            value = rest.pop(0)
+        if name in own:
+            raise UsageError(f"--{name} is written --{name.replace('_', '-')}")
+        if name.replace("-", "_") in found:
+            raise UsageError(f"option --{name} is given twice (mma ablate takes several values)")
+        found[name.replace("-", "_")] = value
+    return found
+
+
+def _parameter(field: Field) -> inspect.Parameter:
+    option, flag = field.option, f"--{field.name.replace('_', '-')}"
+    if field.kind is bool:
+        words = (flag,) if field.default is False else (f"{flag}/--no-{flag[2:]}",)
+        kind: Any = bool
+        default: Any = field.default
+        shown: Any = False
+    else:
+        words = (flag,)
+        kind = list[str] if field.several and not option.read else str  # values are read in one place: options.py
+        required = field.default is MISSING
+        default, shown = _default(field)
+        kind = kind if required else kind | None
+    info = typer.Option(
+        *words,
+        help=option.help,
+        rich_help_panel=option.group,
+        show_default=shown,
+        metavar=None if field.kind is bool else _metavar(field),
+    )
+    annotation = Annotated[kind, info]
+    standing = inspect.Parameter.empty if default is ... else default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=standing, annotation=annotation)
+
+
+def _default(field: Field) -> tuple[Any, str | bool]:
+    """What typer has for a default, as text, and how it is shown."""
+    if field.default is MISSING:
+        return ..., False
+    if field.option.shown or field.default is None:
+        return None, field.option.shown or False
+    several = isinstance(field.default, tuple)
+    return [str(each) for each in field.default] if several else str(field.default), True
+
+
+def _metavar(field: Field) -> str:
+    if field.option.choices:
+        return "|".join(field.option.choices)
+    return {int: "INTEGER", float: "NUMBER"}.get(field.kind, "TEXT" if field.kind is str else "PATH")

@@ -1,0 +1,104 @@
+"""What is to be run, before anything is: every cell of a fit or a grid, each checked against its data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mma.pipeline.device import pick_device
+from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.cells import Cell, Setting, cells_of, resolve
+from mma.pipeline.fitting.episodes import most_shots
+from mma.pipeline.fitting.factors import Factors, check_factors, choices_of, protocols_of, seeds_of, values_of
+from mma.pipeline.fitting.features import Address, Features, Loader
+from mma.pipeline.fitting.grid import Work
+from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, usual_protocol
+from mma.pipeline.fitting.results import Failure, Grid, Result, Row
+from mma.pipeline.fitting.run import check_cell
+
+
+@dataclass
+class Plan:
+    """Settings with their cells, in the order of the table; and where each finds its data."""
+
+    keep_weights: bool = False
+    loader: Loader = field(default_factory=Loader)
+    rows: dict[Setting, list[Cell]] = field(default_factory=dict)
+    addresses: dict[Setting, tuple[Address, ...]] = field(default_factory=dict)
+    configs: dict[Setting, dict[str, Any]] = field(default_factory=dict)  # what is kept with a result
+    failed_images: dict[str, int] = field(default_factory=dict)  # by cache: rows without an embedding
+
+    def add(self, setting: Setting, seeds: Sequence[int], addresses: Sequence[Address], caches: Sequence[str]) -> None:
+        """A setting's cells. Raises UsageError, CacheError or AdapterError where one of them cannot be run."""
+        if setting in self.rows:
+            return
+        data = [self.loader.features(address) for address in addresses]
+        cells = cells_of(setting, seeds)
+        for cell in cells:
+            _check(cell, data)
+        self.rows[setting], self.addresses[setting] = cells, tuple(addresses)
+        self.configs[setting] = {**setting.config(), **data[0].config(), "cache_path": caches[0]}
+        self.failed_images |= {cache: of.images.failed for cache, of in zip(caches, data, strict=True)}
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, setting by setting."""
+        return [cell for cells in self.rows.values() for cell in cells]
+
+    def works(self, cells: Iterable[Cell]) -> list[Work]:
+        """Cells, as they are sent to a worker."""
+        return [Work(cell, self.addresses[cell.setting], self.keep_weights) for cell in cells]
+
+    def cache(self, setting: Setting) -> str:
+        """Where the fitted cache of a setting lies, as it was named."""
+        return str(self.configs[setting]["cache_path"])
+
+    def row(self, setting: Setting, done: Mapping[str, Result], out: Path | None = None) -> Row | None:
+        """A setting with those of its results that are there; None where there is none."""
+        results = [done[cell.id] for cell in self.rows[setting] if cell.id in done]
+        return Row(setting, results, self.cache(setting), out if self.keep_weights else None) if results else None
+
+    def grid(self, done: Mapping[str, Result], failed: Mapping[str, Failure], out: Path) -> Grid:
+        """Everything that is there, in the order of the table."""
+        rows = [row for setting in self.rows if (row := self.row(setting, done, out))]
+        lost = sum(self.failed_images.values())
+        notes = [f"{lost:,} images of the cache have no embedding and are left out"] if lost else []
+        return Grid(rows, [failed[cell.id] for cell in self.cells if cell.id in failed], notes)
+
+
+def add_grid(
+    plan: Plan,
+    cache: str,
+    factors: Factors,
+    device: str = "auto",
+    partial: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Every cell of a grid on one cache. Raises UsageError, CacheError or AdapterError where a part cannot be done."""
+    device = pick_device(device).type
+    seeds = seeds_of(factors)
+    for prompts, reduce in itertools.product(values_of("prompts", factors), values_of("reduce", factors)):
+        address = Address(cache, prompts, reduce, device, partial)
+        features = plan.loader.features(address)
+        named = values_of("protocol", factors)
+        protocols = [name or usual_protocol(len(features.classnames)) for name in named]
+        check_factors(factors, protocols)
+        drawn = [each for name in dict.fromkeys(protocols) for each in protocols_of(factors, name)]
+        shots = min(most_shots(features.labels, each) for each in drawn)  # the same along every axis
+        if console and "shots" not in factors and shots < DEFAULT_SHOTS:
+            console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
+        for name in dict.fromkeys(protocols):
+            for choice in choices_of(factors, name, shots):
+                plan.add(resolve(choice, features.data), seeds, [address], [cache])
+
+
+def _check(cell: Cell, data: Sequence[Features]) -> None:
+    try:
+        check_cell(cell, data)
+    except UsageError as error:
+        raise UsageError(f"{cell.setting.data.dataset}: {error}") from error

@@ -1,0 +1,128 @@
+"""What stage two leaves: the result of a cell, and the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mma.adapters import Adapter, adapter_class, from_bytes
+from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.cells import Cell, Setting
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What an adapter said of the rows of one test; classes count within the data set."""
+
+    test: str
+    rows: NDArray[np.int32]  # [N] of the test split
+    label: NDArray[np.int32]  # [N]
+    predicted: NDArray[np.int32]  # [N]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished cell."""
+
+    cell: Cell
+    metrics: dict[str, float]  # percent
+    details: dict[str, Any]  # of training, where it ran, and whether new classes are scored zero-shot
+    seconds: float
+    predictions: list[Predictions]
+    weights: bytes | None = None  # safetensors, where they were asked for
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be run, and why."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a setting, and its result for every seed."""
+
+    setting: Setting
+    results: Sequence[Result]
+    cache: str  # where the fitted cache lies: two caches may be of one data set
+    out: Path | None = None  # the results folder, where weights were kept
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of a cell: fit and scoring."""
+        return sum(result.seconds for result in self.results) / len(self.results)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What was measured, in the order of a table."""
+        return self.setting.metrics
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of every seed, in percent."""
+        return [result.metrics[metric] for result in self.results]
+
+    def by_seed(self, metric: str) -> dict[int | None, float]:
+        """A metric by seed; by None where the seed decides nothing."""
+        seeded = adapter_class(self.setting.adapter).seeded
+        return {result.cell.seed if seeded else None: result.metrics[metric] for result in self.results}
+
+    def adapter(self, seed: int = 0) -> Adapter:
+        """The fitted adapter of a seed, a torch module in evaluation mode. Raises UsageError where none was kept."""
+        cells = {result.cell.seed: result.cell for result in self.results}
+        if self.out is None or seed not in cells:
+            raise UsageError(f"no weights of seed {seed} were kept; seeds are {', '.join(map(str, cells))}")
+        return from_bytes(weights_file(self.out, cells[seed]).read_bytes())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A finished fit or grid: its rows, zero-shot first, the cells that failed, and what a reader must know of them."""
+
+    rows: Sequence[Row]
+    failures: Sequence[Failure] = ()
+    notes: Sequence[str] = field(default_factory=list)
+
+    def __getitem__(self, adapter: str) -> Row:
+        """The one row of an adapter. Raises UsageError where there is none, or are several."""
+        rows = [row for row in self.rows if row.setting.adapter == adapter]
+        if len(rows) != 1:
+            names = ", ".join(dict.fromkeys(row.setting.adapter for row in self.rows))
+            raise UsageError(f"{len(rows)} rows are of {adapter!r}: the adapters here are {names}; see .rows")
+        return rows[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record for every cell: its factors, metrics in percent, what was chosen, where it comes from."""
+        return [
+            {
+                **row.setting.flat(),
+                "seed": result.cell.seed,
+                **result.metrics,
+                **{name: result.details.get(name) for name in ("new_is_zero_shot", "best_epoch")},
+                **{f"chosen_{name}": value for name, value in result.details["chosen"].items()},
+                "seconds": result.seconds,
+                "cell": result.cell.id,
+                "cache": row.cache,
+            }
+            for row in self.rows
+            for result in row.results
+        ]
+
+
+def setting_folder(out: Path, setting: Setting) -> Path:
+    """Where the files of a setting lie."""
+    return out / f"{setting.adapter}-{setting.id}"
+
+
+def weights_file(out: Path, cell: Cell) -> Path:
+    """Where the weights of a cell lie."""
+    return setting_folder(out, cell.setting) / f"weights-{cell.seed}.safetensors"

@@ -1,0 +1,70 @@
+"""`mma adapters`: which there are, and what one of them can be told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mma.adapters import Adapter, adapter_class, options_of
+from mma.adapters import adapters as known
+
+
+def show_adapters(console: Console) -> None:
+    """One row per adapter: how it learns, and whether it scores classes without shots."""
+    table = Table("adapter", "kind", "new classes", "options", title="Adapters", title_justify="left")
+    for name, kind in known().items():
+        options = ", ".join(option.name for option in options_of(kind))
+        table.add_row(name, kind_of(kind), "scored" if kind.class_free else "zero-shot", options)
+    console.print(table)
+    console.print("`mma adapters NAME` shows one: its source, what it does, its options.", markup=False)
+
+
+def show_adapter(console: Console, name: str) -> None:
+    """One adapter: source, what it does, recipe, and options with their defaults. Raises AdapterError."""
+    about = adapter_data(name)
+    lines = [name, f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
+    lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
+    if about["recipe"]:
+        lines.append("  recipe     " + ", ".join(f"{key} {value}" for key, value in about["recipe"].items()))
+    console.print("\n".join(lines), markup=False)
+    table = Table("option", "value", "default", box=None)
+    for option in about["options"]:
+        default = "none" if option["default"] is None else str(option["default"])
+        table.add_row(f"--{option['name'].replace('_', '-')}", option["value"], default)
+    console.print(table)
+
+
+def adapters_json(name: str | None) -> str:
+    """One adapter, or all of them, as JSON. Raises AdapterError."""
+    data: Any = adapter_data(name) if name else [adapter_data(each) for each in known()]
+    return json.dumps(data, indent=2)
+
+
+def adapter_data(name: str) -> Mapping[str, Any]:
+    """All that a person may want to know of an adapter, as plain data. Raises AdapterError."""
+    kind = adapter_class(name)
+    module = inspect.getdoc(sys.modules[kind.__module__]) or ""
+    return {
+        "adapter": name,
+        "does": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "source": module.partition("\n")[0],
+        "kind": kind_of(kind),
+        "class_free": kind.class_free,
+        "recipe": asdict(kind.recipe) if kind.trains else {},
+        "options": [
+            {"name": option.name, "value": option.meaning, "default": option.default} for option in options_of(kind)
+        ],
+    }
+
+
+def kind_of(kind: type[Adapter]) -> str:
+    """How an adapter learns, in a word or two."""
+    how = "trained" if kind.trains else "at test time" if kind.uses_views == "test" else "closed form"
+    return {"no": how, "stream": "on the test stream", "batch": "on all test rows"}[kind.transductive]

@@ -1,0 +1,56 @@
+"""A grid while it runs: a live table of the settings that changed last, over a progress bar; in a log, lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mma.pipeline.fitting.ablate import Shown, plain
+from mma.pipeline.fitting.cells import Setting
+from mma.pipeline.fitting.grid import Outcome
+from mma.pipeline.fitting.plan import Plan
+from mma.pipeline.fitting.results import Result
+from mma.pipeline.progress import Rate
+from mma.pipeline.reports.tables import label, metric_text, protocol_text
+
+LIVE_ROWS = 12  # settings shown while running, those that changed last
+
+
+@contextmanager
+def live_table(console: Console, plan: Plan, outcomes: Mapping[str, Outcome], total: int) -> Iterator[Shown]:
+    """Running means of the settings that changed last."""
+    if not console.is_terminal:
+        with plain(console, plan, dict(outcomes), total) as shown:
+            yield shown
+        return
+    bar = Progress(BarColumn(), MofNCompleteColumn(), Rate("cells"), TimeRemainingColumn(), TextColumn("left"))
+    task = bar.add_task("cells", total=total)
+    recent: dict[Setting, None] = {}
+    with Live(bar, console=console, refresh_per_second=4, transient=True) as live:
+
+        def advance(outcome: Outcome) -> None:
+            bar.advance(task)
+            recent.pop(outcome.cell.setting, None)
+            recent[outcome.cell.setting] = None
+            live.update(Group(running(list(recent)[-LIVE_ROWS:], plan, outcomes), bar))
+
+        yield advance
+
+
+def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
+    """Settings with what is known of them so far."""
+    done = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Result)}
+    table = Table("setting", "protocol", "seeds", "metrics", box=None)
+    for setting in settings:
+        row = plan.row(setting, done)
+        if row:
+            metrics = "  ".join(f"{name} {metric_text(row, name)}" for name in row.metrics)
+            seeds = f"{len(row.results)}/{len(plan.rows[setting])}"
+            table.add_row(escape(label(setting)), escape(protocol_text([setting])), seeds, metrics)
+    return table
