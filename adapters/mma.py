@@ -32,7 +32,7 @@ from mma.adapters.base import (
     Adapter,
     AdapterError,
     Recipe,
-    Support,
+    Shapes,
     check_at_least,
     check_choice,
     check_share,
@@ -102,15 +102,13 @@ class MultiModalAdapter(Adapter):
         self.lam_image = None if lam_image is None else check_share("lam_image", lam_image)
         self.mask, self.heads, self.rank, self.width, self.hidden = mask, heads, rank, width, hidden
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """Draw the weights as the released code does: torch's defaults for every layer."""
-        super().start(support)
-        dim = support.text.shape[1]
-        self.down_in = nn.Linear(dim, self.rank or self.width)
+        super().build(shapes)
+        self.down_in = nn.Linear(shapes.dim, self.rank or self.width)
         self.down_out = nn.Linear(self.rank, self.width) if self.rank else None
         self.mha = nn.MultiheadAttention(self.width, self.heads)  # holds and draws the weights; `attend` computes
-        self.up_in, self.up_out = nn.Linear(self.width, self.hidden), nn.Linear(self.hidden, dim)
-        self.to(support.text)
+        self.up_in, self.up_out = nn.Linear(self.width, self.hidden), nn.Linear(self.hidden, shapes.dim)
 
     def shares(self) -> tuple[float, float]:
         """(lambda of the image side, lambda of the text side)."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, AdapterError, Recipe, Support, check_at_least, check_choice
+from mma.adapters.base import Adapter, AdapterError, Recipe, Shapes, check_at_least, check_choice
 from mma.adapters.blocks import in_blocks
 from mma.adapters.linear import linear
 
@@ -78,18 +78,16 @@ class RAda(Adapter):
         if dim % self.heads:
             raise AdapterError(f"heads = {self.heads} does not divide the {dim} dimensions of the embeddings")
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """Draw the projections as torch does; the output's are zero."""
-        super().start(support)
-        dim = support.text.shape[1]
-        named = self.queries.split("+")
+        super().build(shapes)
+        dim, named = shapes.dim, self.queries.split("+")
         for name in QUERIES:
             if name in named:
                 setattr(self, f"q_{name}", nn.Linear(dim, dim))
         self.key, self.value, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        self.to(support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

@@ -91,7 +91,7 @@ def run_cell(cell: Cell, features: Features, *, keep_weights: bool = False) -> R
         {**_history(history), "new_is_zero_shot": new_is_zero_shot, **_where(features)},
         seconds,
         predictions,
-        to_bytes(adapter, support) if keep_weights else None,
+        to_bytes(adapter) if keep_weights else None,
     )
 
 

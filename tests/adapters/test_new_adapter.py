@@ -68,7 +68,7 @@ def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> 
     assert set(history.chosen) == {"share"}
     assert name_of(adapter) == "prototypes"
     logits = predict(adapter, data.test.image, data.support.text)
-    loaded = from_bytes(to_bytes(adapter, data.support))
+    loaded = from_bytes(to_bytes(adapter))
     assert torch.equal(predict(loaded, data.test.image, data.support.text), logits)
 
     off = kind(share=0.0)
