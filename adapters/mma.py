@@ -3,8 +3,9 @@
     Z = down([t_1 .. t_C; x])     A = MHA(Z, mask)     delta = up(A)     d = unit(delta)
     t'_k = unit(lam d_k + (1 - lam) t_k)     x' = unit(lam d_x + (1 - lam) x)     logit_k = logit_scale <x', t'_k>
 
-The plain form builds a sequence per image: scores [B, C + 1, C + 1], adapted prompts [B, C, D]. None of that is built
-here, for little of it depends on the image and the prompt at once. Per head, with scores s_ij = <q_i, k_j> / sqrt(E):
+The plain form (`mma.adapters.plain.mma`) builds a sequence per image: scores [B, C + 1, C + 1], adapted prompts
+[B, C, D]. None of that is built here, for little of it depends on the image and the prompt at once. Per head, with
+scores s_ij = <q_i, k_j> / sqrt(E):
 
 (1) Over the prompts alone, token i gets O_i = sum_j e^(s_ij - L_i) v_j, L_i = log sum_j e^(s_ij), the same for every
     image. One token x more gives g v_x + (1 - g) O_i, with the gate g = sigmoid(s_ix - L_i).
@@ -21,25 +22,15 @@ A step costs B C D for <x, t>, and C^2 and B C m where the mask asks for them.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mma.adapters.base import (
-    Adapter,
-    AdapterError,
-    Recipe,
-    Shapes,
-    check_at_least,
-    check_choice,
-    check_share,
-    zero_shot_logits,
-)
-
-Mask = Literal["cross", "pair", "bias", "none", "within"]
+from mma.adapters.base import zero_shot_logits
+from mma.adapters.plain.mma import PlainMultiModalAdapter
 
 BLOCK_BYTES = 2**20  # of scores or hidden units made at a time: what is made of them stays in the processor's cache
 LEAST_QUERIES = 64  # in a block of scores, however many prompts: with fewer, adding up key gradients costs more
@@ -56,65 +47,8 @@ class Tokens(NamedTuple):
     square: Tensor  # [N] squared length
 
 
-class MultiModalAdapter(Adapter):
-    """One attention layer over the prompts and the image, whose output is blended into both.
-
-    `lam` is the weight of the adaptation, 0 to 1, on both sides; `lam_text` and `lam_image` override it for one side
-    (None: the same as `lam`), and 0 leaves that side as it is. `mask` says who sees whom:
-
-    - `cross`: a prompt sees the image only, the image sees the prompts only (the paper)
-    - `pair`: as `cross`, for one prompt at a time: the logit of class k comes from the sequence [t_k; x]
-    - `bias`: everyone sees everyone, +1 on the text-image scores (the released code)
-    - `none`: everyone sees everyone
-    - `within`: a prompt sees the prompts, the image sees itself
-
-    `width` is the attention's, shared by `heads`; `rank` the inner dimension of `down` (None: one linear layer);
-    `hidden` that of `up`.
-    """
-
-    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4, batch=256, epochs=200, patience=10)
-    down_in: nn.Linear
-    down_out: nn.Linear | None
-    mha: nn.MultiheadAttention
-    up_in: nn.Linear
-    up_out: nn.Linear
-
-    def __init__(
-        self,
-        *,
-        lam: float = 0.2,
-        lam_text: float | None = None,
-        lam_image: float | None = None,
-        mask: Mask = "cross",
-        heads: int = 4,
-        rank: int | None = 32,
-        width: int = 128,
-        hidden: int = 32,
-    ) -> None:
-        super().__init__()
-        check_choice("mask", mask, get_args(Mask))
-        if heads < 1 or width < 1 or width % heads:
-            raise AdapterError(f"heads = {heads} does not divide width = {width}")
-        check_at_least("rank", rank, 1)
-        check_at_least("hidden", hidden, 1)
-        self.lam = check_share("lam", lam)
-        self.lam_text = None if lam_text is None else check_share("lam_text", lam_text)
-        self.lam_image = None if lam_image is None else check_share("lam_image", lam_image)
-        self.mask, self.heads, self.rank, self.width, self.hidden = mask, heads, rank, width, hidden
-
-    def build(self, shapes: Shapes) -> None:
-        """Draw the weights as the released code does: torch's defaults for every layer."""
-        super().build(shapes)
-        self.down_in = nn.Linear(shapes.dim, self.rank or self.width)
-        self.down_out = nn.Linear(self.rank, self.width) if self.rank else None
-        self.mha = nn.MultiheadAttention(self.width, self.heads)  # holds and draws the weights; `attend` computes
-        self.up_in, self.up_out = nn.Linear(self.width, self.hidden), nn.Linear(self.hidden, shapes.dim)
-
-    def shares(self) -> tuple[float, float]:
-        """(lambda of the image side, lambda of the text side)."""
-        lam_image = self.lam if self.lam_image is None else self.lam_image
-        lam_text = self.lam if self.lam_text is None else self.lam_text
-        return lam_image, lam_text
+class MultiModalAdapter(PlainMultiModalAdapter):
+    """The options and weights of `PlainMultiModalAdapter`, and its logits without its memory."""
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
-from mma.adapters.rada import RAda, Regulariser
+from mma.adapters.plain.rada import Regulariser
+from mma.adapters.rada import RAda
 
 
 class RAdaAdapter(RAda):

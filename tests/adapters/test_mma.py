@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from mma.adapters import mma
 from mma.adapters.base import AdapterError, Support, unit, zero_shot_logits
 from mma.adapters.mma import MultiModalAdapter
+from mma.adapters.plain.mma import PlainMultiModalAdapter
 
-from .dense_mma import DenseMultiModalAdapter
 from .golden import Golden, curve, read_golden
 
 MASKS = ["cross", "pair", "bias", "none", "within"]
@@ -135,7 +135,7 @@ def test_compact_form_equals_dense_form(
     support = inputs(*shape)
     options: dict[str, Any] = {"mask": mask, "heads": heads, "width": heads * size, "rank": rank, "hidden": hidden}
     adapter = started(support, lam_image=lams[0], lam_text=lams[1], **options)
-    dense = DenseMultiModalAdapter(**adapter.options())
+    dense = PlainMultiModalAdapter(**adapter.options())
     dense.start(support)
     dense.load_state_dict(adapter.state_dict())
     with pytest.MonkeyPatch.context() as patch:
@@ -160,7 +160,7 @@ def test_float32_is_as_near_to_exact_arithmetic_as_the_dense_form(mask: str, lam
     torch.manual_seed(0)
     exact = inputs(64, 60, 512)
     adapter = started(exact, mask=mask, lam=lam)
-    dense = DenseMultiModalAdapter(**adapter.options())
+    dense = PlainMultiModalAdapter(**adapter.options())
     dense.start(exact)
     dense.load_state_dict(adapter.state_dict())
     with torch.no_grad():
