@@ -22,18 +22,17 @@ A step costs B C D for <x, t>, and C^2 and B C m where the mask asks for them.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mma.adapters.base import zero_shot_logits
+from mma.adapters.kernels.attention import attend
+from mma.adapters.kernels.forms import forms
 from mma.adapters.plain.mma import PlainMultiModalAdapter
 
-BLOCK_BYTES = 2**20  # of scores or hidden units made at a time: what is made of them stays in the processor's cache
-LEAST_QUERIES = 64  # in a block of scores, however many prompts: with fewer, adding up key gradients costs more
 TINY = 1e-24  # below any squared length that occurs; the square of `normalize`'s 1e-12
 
 
@@ -114,7 +113,7 @@ class MultiModalAdapter(PlainMultiModalAdapter):
         seen, lse = attend(t.query, t.key, t.value)  # [H, C, m], [H, C]
         gate = torch.sigmoid(torch.baddbmm(self.bias() - lse[:, None], x.key, t.query.mT))  # [H, B, C]
         m = self.hidden
-        square, by_image, by_text = _Forms.apply(
+        square, by_image, by_text = forms(
             gate,
             seen.sum(0) + self.constant(),
             seen.transpose(0, 1).contiguous(),
@@ -165,108 +164,3 @@ def blend_length(along: Tensor, square: Tensor, lam: float) -> Tensor:
     """|lam d + (1 - lam) y| of unit d, where `along` is <y, d> and `square` |y|^2."""
     keep = 1 - lam
     return (lam**2 + 2 * lam * keep * along + keep**2 * square).clamp_min(TINY).sqrt()
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries [H, N, E] over keys [H, C, E], values [H, C, m]: outputs [H, N, m], log-sum-exp of the scores [H, N]."""
-    return _Attend.apply(query, key, value)  # type: ignore[no-any-return]
-
-
-class _Attend(torch.autograd.Function):
-    """softmax(q k') v with its log-sum-exp, by blocks of queries.
-
-    Only inputs and outputs are kept. Backward, with P = e^(s - L):  dv = P'dO,  ds = P (dO v' - <dO, O> + dL).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        out, lse = query.new_empty(*query.shape[:2], value.shape[2]), torch.empty_like(query[..., 0])
-        for rows in _blocks(query.shape[1], key[..., 0], LEAST_QUERIES):
-            scores = query[:, rows] @ key.mT  # [H, n, C]
-            top = scores.amax(-1, keepdim=True)
-            weight = scores.sub_(top).exp_()
-            total = weight.sum(-1, keepdim=True)
-            out[:, rows] = (weight @ value).div_(total)
-            lse[:, rows] = (total.log_() + top)[..., 0]
-        ctx.save_for_backward(query, key, value, out, lse)
-        return out, lse
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, out, lse = ctx.saved_tensors
-        d_query, d_key, d_value = torch.empty_like(query), key.new_zeros(key.shape), value.new_zeros(value.shape)
-        shift = (d_lse - (d_out * out).sum(-1))[..., None]  # [H, N, 1]
-        for rows in _blocks(query.shape[1], key[..., 0], LEAST_QUERIES):
-            weight = torch.baddbmm(lse[:, rows, None], query[:, rows], key.mT, beta=-1).exp_()  # [H, n, C]
-            d_value.baddbmm_(weight.mT, d_out[:, rows])
-            d_scores = torch.baddbmm(shift[:, rows], d_out[:, rows], value.mT).mul_(weight)
-            d_query[:, rows] = d_scores @ key
-            d_key.baddbmm_(d_scores.mT, query[:, rows])
-        return d_query, d_key, d_value
-
-
-class _Forms(torch.autograd.Function):
-    """The forms of (3) for every image and prompt, [B, C] each, without their constants.
-
-    With z = base_k + sum_h gate_hbk (v_bh - seen_kh) and a = GELU(z):  a'Ga + w'a,  <on_image_b, a>,  <on_text_k, a>.
-    Shapes: gate [H, B, C], base [C, m], seen [C, H, m], v [B, H, m], G [m, m] (symmetric), w [m], on_image [B, m],
-    on_text [C, m]. Prompts go in blocks of BLOCK_BYTES; only the inputs are kept: z and a are made again going back.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, base, seen, v, gram, linear, on_image, on_text = inputs
-        ctx.save_for_backward(*inputs)
-        square, by_image, by_text = (torch.empty_like(gate[0]) for _ in range(3))
-        for rows in _blocks(len(base), v[:, 0]):
-            a = functional.gelu(_hidden(_by_prompt(gate[:, :, rows]), base[rows], seen[rows], v))  # [c, B, m]
-            moved = torch.addmm(linear, a.flatten(0, 1), gram).view_as(a)
-            square[:, rows] = moved.mul_(a).sum(-1).mT
-            by_image[:, rows] = torch.mul(a, on_image, out=moved).sum(-1).mT
-            by_text[:, rows] = torch.mul(a, on_text[rows, None], out=moved).sum(-1).mT
-        return square, by_image, by_text
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_square: Tensor, d_image: Tensor, d_text: Tensor) -> tuple[Tensor, ...]:
-        gate, base, seen, v, gram, linear, on_image, on_text = ctx.saved_tensors
-        d_gate, d_base, d_seen, d_on_text = (x.new_empty(x.shape) for x in (gate, base, seen, on_text))
-        d_v, d_gram, d_linear, d_on_image = (x.new_zeros(x.shape) for x in (v, gram, linear, on_image))
-        for rows in _blocks(len(base), v[:, 0]):
-            g = _by_prompt(gate[:, :, rows])  # [c, B, H]
-            z = _hidden(g, base[rows], seen[rows], v)  # [c, B, m]
-            a = functional.gelu(z)
-            by_square, by_image, by_text = (d[:, rows].mT[..., None] for d in (d_square, d_image, d_text))  # [c, B, 1]
-            scaled = a * by_square
-            d_gram.addmm_(scaled.flatten(0, 1).mT, a.flatten(0, 1))
-            d_linear += scaled.sum((0, 1))
-            # da = (2 G a + w) d_square + on_image d_image + on_text d_text
-            d_a = torch.mm(scaled.flatten(0, 1), 2 * gram).view_as(a)
-            d_a.addcmul_(by_square, linear).addcmul_(by_image, on_image).addcmul_(by_text, on_text[rows, None])
-            d_on_text[rows] = torch.mul(a, by_text, out=scaled).sum(1)
-            d_on_image += a.mul_(by_image).sum(0)
-            d_z = torch.ops.aten.gelu_backward(d_a, z)
-            d_base[rows] = d_z.sum(1)
-            d_seen[rows] = (g.mT @ d_z).neg_()
-            d_v.baddbmm_(g.permute(1, 2, 0), d_z.transpose(0, 1))
-            d_g = (d_z.transpose(0, 1) @ v.mT).sub_((d_z @ seen[rows].mT).transpose(0, 1))  # [B, c, H]
-            d_gate[:, :, rows] = d_g.permute(2, 0, 1)
-        return d_gate, d_base, d_seen, d_v, d_gram, d_linear, d_on_image, d_on_text
-
-
-def _blocks(rows: int, one: Tensor, least: int = 1) -> list[slice]:
-    """0..rows in runs of as many as fit BLOCK_BYTES, where a row takes as much as `one`; `least` at least."""
-    size = max(least, BLOCK_BYTES // (one.numel() * one.element_size()))
-    return [slice(start, start + size) for start in range(0, rows, size)]
-
-
-def _by_prompt(gate: Tensor) -> Tensor:
-    """[H, B, c] -> [c, B, H], laid out so."""
-    return gate.permute(2, 1, 0).contiguous()
-
-
-def _hidden(gate: Tensor, base: Tensor, seen: Tensor, v: Tensor) -> Tensor:
-    """z of (2): [c, B, H], [c, m], [c, H, m], [B, H, m] -> [c, B, m]."""
-    z = torch.baddbmm(base[:, None], gate, seen, alpha=-1)  # prompt by prompt
-    return z.add_(torch.bmm(gate.transpose(0, 1), v).transpose(0, 1))  # image by image

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mma.adapters import mma
 from mma.adapters.base import AdapterError, Support, unit, zero_shot_logits
+from mma.adapters.kernels import attention, runs
 from mma.adapters.mma import MultiModalAdapter
 from mma.adapters.plain.mma import PlainMultiModalAdapter
 
@@ -139,8 +139,8 @@ def test_compact_form_equals_dense_form(
     dense.start(support)
     dense.load_state_dict(adapter.state_dict())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mma, "BLOCK_BYTES", block_bytes)
-        patch.setattr(mma, "LEAST_QUERIES", 1)
+        patch.setattr(runs, "BLOCK_BYTES", block_bytes)
+        patch.setattr(attention, "LEAST_QUERIES", 1)
         logits, gradients = logits_and_gradients(adapter, support)
     expected_logits, expected_gradients = logits_and_gradients(dense, support)
     # where an adaptation is nearly the opposite of what it is blended with, the rounding of the inputs decides
@@ -249,7 +249,7 @@ def test_nothing_of_the_size_of_adapted_prompts_or_of_all_scores_is_built(mask: 
     with largest, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         adapter.loss(support.image, support.text, support.label).backward()  # type: ignore[no-untyped-call]
     assert images * prompts * heads < images * (prompts + 1) ** 2 < images * prompts * dim
-    assert largest.elements <= mma.BLOCK_BYTES // 4 < images * prompts * dim
+    assert largest.elements <= runs.BLOCK_BYTES // 4 < images * prompts * dim
     assert kept <= max(images * prompts * heads, (images + prompts) * dim)
 
 
