@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from mma.adapters.base import Adapter, AdapterError, Shapes
@@ -41,20 +42,21 @@ def from_bytes(data: bytes) -> Adapter:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, TypeError, ValueError, struct.error) as error:
         raise AdapterError(f"these are not the weights of an adapter ({error})") from error
+    return restored(adapter, header["adapter"], shapes, tensors)
+
+
+def restored(adapter: Adapter, name: str, shapes: Shapes, tensors: dict[str, Tensor]) -> Adapter:
+    """`adapter` with the stored tensors as its own, or AdapterError, which calls it `name`."""
     adapter.check(shapes.dim, adapter.recipe)
     try:
         with torch.device("meta"):
             adapter.build(shapes)
         adapter.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise AdapterError(
-            f"the weights do not fit {header['adapter']}: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    for name, buffer in adapter.named_buffers():
+        raise AdapterError(f"the weights do not fit {name}: {str(error).splitlines()[-1].strip()}") from error
+    for key, buffer in adapter.named_buffers():
         if buffer.is_meta and not is_lazy(buffer):
-            raise AdapterError(
-                f"{header['adapter']} makes {name} in `build` and does not save it: make it in `__init__`"
-            )
+            raise AdapterError(f"{name} makes {key} in `build` and does not save it: make it in `__init__`")
     return adapter.eval()
 
 
