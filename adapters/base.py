@@ -31,6 +31,8 @@ from torch.nn import functional
 class AdapterError(ValueError):
     """An adapter was asked for something it cannot do. The message is one line: what, and how to mend it."""
 
+    exit_code: ClassVar[int] = 2  # of a command that ends so: what was asked for is wrong, not the machine
+
 
 @dataclass(frozen=True)
 class Support:

@@ -2,7 +2,7 @@
 
 logit_k = s <x, unit(w_k)>     loss = cross-entropy + sum_k lam_k |w_k - t_k|^2     w = t at first
 lam_k = the mean zero-shot probability of class k over its own shots: one outer step of the augmented Lagrangian, taken
-before training. No validation rows are needed (--select last).
+before training. No validation rows are needed.
 """
 
 from __future__ import annotations
