@@ -22,6 +22,7 @@ from mma.adapters import (
     to_bytes,
     zero_shot_logits,
 )
+from mma.adapters.checks import check_adapter
 from mma.adapters.registry import BUILT_IN, registered
 
 from .toy import toy
@@ -61,6 +62,8 @@ def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> 
     kind = adapter_class("prototypes")
     assert list(adapters()) == [*BUILT_IN, "prototypes"]
     assert [option.meaning for option in options_of(kind)] == ["float|none"]
+
+    check_adapter(kind)
 
     data = toy()
     adapter = kind()
