@@ -12,9 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Support, check_at_least, check_share, class_sum, unit, zero_shot_logits
+from mma.adapters.base import (
+    PerClassAdapter,
+    Shapes,
+    Support,
+    check_at_least,
+    check_share,
+    class_sum,
+    unit,
+    zero_shot_logits,
+)
 
 SIMILARITY, VARIANCE = 0.7, 0.3  # weights of the two criteria
 GRID = [0.1 + i * (7 - 0.1) / 10 for i in range(10)]  # published: 0.1 to 7, in 20 steps of alpha and 200 of beta
@@ -43,6 +52,12 @@ class AdaptivePriorRefinement(PerClassAdapter):
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.share = check_share("share", share)
 
+    def build(self, shapes: Shapes) -> None:
+        """The shots on the channels that are kept."""
+        super().build(shapes)
+        for name in ("channels", "keys", "label", "surprise"):
+            self.register_buffer(name, nn.UninitializedBuffer())
+
     def start(self, support: Support) -> None:
         """Choose the channels, cut the shots to them, and weigh the shots."""
         super().start(support)
@@ -52,13 +67,8 @@ class AdaptivePriorRefinement(PerClassAdapter):
         keys = unit(keys[:, channels])
         probability = (keys @ unit(support.text[:, channels]).mT).softmax(dim=-1)
         own = probability.gather(1, support.label[:, None]).squeeze(1)
-        for name, value in (
-            ("channels", channels),
-            ("keys", keys),
-            ("label", support.label),
-            ("surprise", torch.log2((1 + 1e-6) / (own + 1e-6))),
-        ):
-            self.register_buffer(name, value)
+        self.channels, self.keys, self.label = channels, keys, support.label
+        self.surprise = torch.log2((1 + 1e-6) / (own + 1e-6))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

@@ -8,6 +8,10 @@ An adapter maps unit image embeddings [B, D] and unit text embeddings [C, D] to 
 
 A fit calls `start`, takes gradient steps if the adapter `trains` (a closed form has done its whole work in `start`),
 and then chooses on validation rows the hyper-parameters that were left open, if the adapter has such (`tunes`).
+
+A saved adapter is restored by `build` and the stored tensors, without a support. What an author does for that: `build`
+makes every parameter and registers every buffer from `Shapes` alone, a buffer of a size that they do not tell as
+torch's `nn.UninitializedBuffer()`; `start` computes what is in them.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from torch.nn import functional
 class AdapterError(ValueError):
     """An adapter was asked for something it cannot do. The message is one line: what, and how to mend it."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[int] = 2  # of a command that ends so: what was asked for is wrong, not the machine
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Support:
     text: Tensor  # [C, D] unit, float
     logit_scale: float  # exp(logit_scale) of the model, frozen; 100 for OpenAI's CLIP
     views: Tensor | None = None  # [N, V, D] unit, view 0 = `image`; for adapters whose `uses_views` is "train"
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the sizes of an adapter's parameters and buffers follow from."""
+
+    rows: int  # N of the support; 0 for an adapter that looks at no shots
+    classes: int  # C
+    dim: int  # D
+
+    @classmethod
+    def of(cls, support: Support) -> Shapes:
+        """Those of an adapter that is fitted on `support`."""
+        return cls(len(support.image), *support.text.shape)
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Adapter(nn.Module):
 
     A subclass states its hyper-parameters as keyword-only arguments of `__init__`, with the published defaults, and
     keeps each under its own name (`self.lam = lam`): the command line, the grid and the saved file are generated from
-    that signature. What it learns are parameters and buffers; a closed form's are buffers of the adapter itself.
+    that signature. What it learns are parameters (by gradient steps) and buffers (all else).
     """
 
     trains: ClassVar[bool] = True  # False: closed form, `start` is the whole fit
@@ -71,7 +89,8 @@ class Adapter(nn.Module):
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {}  # option -> what is tried on validation rows if it is None
     recipe: ClassVar[Recipe] = Recipe()
     logit_scale: float  # set by `start`
-    chosen: Tensor  # [len(tunes)] what `tune` chose
+    shapes: Shapes  # set by `build`
+    chosen: Tensor  # [len(tunes)] float64, what `tune` chose
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,12 +98,25 @@ class Adapter(nn.Module):
     def check(self, dim: int, recipe: Recipe) -> None:
         """Refuse, before any work, options that do not go with D = `dim` or with a recipe. Raises AdapterError."""
 
-    def start(self, support: Support) -> None:
-        """Create the weights. Random draws come from torch's global generator, seeded by the caller."""
-        self.check(support.text.shape[1], self.recipe)
-        self.logit_scale = support.logit_scale
+    def build(self, shapes: Shapes) -> None:
+        """Make every parameter and every buffer. A layer draws its first weights as torch makes it, from torch's global
+        generator, which the caller has seeded. To restore a saved adapter, this runs on torch's meta device: nothing is
+        drawn, and no tensor has values.
+        """
+        self.shapes = shapes
         if self.tunes:
             self.register_buffer("chosen", torch.zeros(len(self.tunes), dtype=torch.float64))
+
+    def start(self, support: Support) -> None:
+        """Build, on the device and in the precision of the support, and compute from it what the parameters and buffers
+        hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer.
+        """
+        self.check(support.text.shape[1], self.recipe)
+        self.logit_scale = support.logit_scale
+        self.build(Shapes.of(support))
+        self.to(support.text)
+        if self.tunes:
+            self.chosen = torch.zeros(len(self.tunes), dtype=torch.float64)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""
@@ -152,10 +184,15 @@ class PerClassAdapter(Adapter):
     class_free = False
     classes: Tensor  # [C, D] the texts of the support
 
+    def build(self, shapes: Shapes) -> None:
+        """The texts of the support's classes."""
+        super().build(shapes)
+        self.register_buffer("classes", torch.empty(shapes.classes, shapes.dim))
+
     def start(self, support: Support) -> None:
         """Remember which classes the weights are for."""
         super().start(support)
-        self.register_buffer("classes", support.text)
+        self.classes = support.text
 
     def check_classes(self, text: Tensor) -> None:
         """Refuse texts [C, D] that are not those of the support. Raises AdapterError."""

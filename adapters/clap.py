@@ -2,7 +2,7 @@
 
 logit_k = s <x, unit(w_k)>     loss = cross-entropy + sum_k lam_k |w_k - t_k|^2     w = t at first
 lam_k = the mean zero-shot probability of class k over its own shots: one outer step of the augmented Lagrangian, taken
-before training. No validation rows are needed (--select last).
+before training. No validation rows are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, check_at_least, class_sum, unit, zero_shot_logits
+from mma.adapters.base import (
+    PerClassAdapter,
+    Recipe,
+    Shapes,
+    Support,
+    check_at_least,
+    class_sum,
+    unit,
+    zero_shot_logits,
+)
 
 
 class ClassAdaptiveProbe(PerClassAdapter):
@@ -32,6 +41,13 @@ class ClassAdaptiveProbe(PerClassAdapter):
         check_at_least("penalty", penalty, 0)
         self.penalty = penalty
 
+    def build(self, shapes: Shapes) -> None:
+        """A weight vector and a lam for each class."""
+        super().build(shapes)
+        self.weight = nn.Parameter(torch.empty(shapes.classes, shapes.dim))
+        self.register_buffer("confidence", torch.empty(shapes.classes))
+
+    @torch.no_grad()
     def start(self, support: Support) -> None:
         """W = the text embeddings; lam from the zero-shot probabilities of the support."""
         super().start(support)
@@ -39,8 +55,8 @@ class ClassAdaptiveProbe(PerClassAdapter):
         probability = zero_shot_logits(support.image, support.text, support.logit_scale).softmax(dim=-1)
         own = probability.gather(1, support.label[:, None]).squeeze(1)  # [N]
         shots = class_sum(torch.ones_like(own), support.label, classes).clamp(min=1)
-        self.register_buffer("confidence", class_sum(own, support.label, classes) / shots)
-        self.weight = nn.Parameter(support.text.clone())
+        self.confidence = class_sum(own, support.label, classes) / shots
+        self.weight.copy_(support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

@@ -15,7 +15,7 @@ from mma.adapters.base import (
     Adapter,
     AdapterError,
     Recipe,
-    Support,
+    Shapes,
     check_at_least,
     check_choice,
     check_reduction,
@@ -55,15 +55,13 @@ class ClipAdapter(Adapter):
         """Refuse a bottleneck of nothing."""
         check_reduction(self.reduction, dim)
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """Draw the weights as the released code does: torch's defaults for a linear layer."""
-        super().start(support)
-        dim = support.text.shape[1]
+        super().build(shapes)
         if self.side != "text":
-            self.image_bottleneck = bottleneck(dim, dim // self.reduction)
+            self.image_bottleneck = bottleneck(shapes.dim, shapes.dim // self.reduction)
         if self.side != "image":
-            self.text_bottleneck = bottleneck(dim, dim // self.reduction)
-        self.to(support.text)
+            self.text_bottleneck = bottleneck(shapes.dim, shapes.dim // self.reduction)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

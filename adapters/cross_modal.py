@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, check_share
+from mma.adapters.base import PerClassAdapter, Recipe, Shapes, Support, check_share
 
 
 class CrossModalProbe(PerClassAdapter):
@@ -32,10 +32,16 @@ class CrossModalProbe(PerClassAdapter):
         super().__init__()
         self.text_share = check_share("text_share", text_share)
 
+    def build(self, shapes: Shapes) -> None:
+        """A weight vector for each class."""
+        super().build(shapes)
+        self.weight = nn.Parameter(torch.empty(shapes.classes, shapes.dim))
+
+    @torch.no_grad()
     def start(self, support: Support) -> None:
         """W = the text embeddings."""
         super().start(support)
-        self.weight = nn.Parameter(support.text.clone())
+        self.weight.copy_(support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mma.adapters.base import Adapter, Support, check_at_least, class_sum, same_classes, zero_shot_logits
+from mma.adapters.base import Adapter, Shapes, Support, check_at_least, class_sum, same_classes, zero_shot_logits
 
 TEXT_SHOTS = 16  # how often a new class's text counts in its mean
 
@@ -44,6 +44,14 @@ class GaussianDiscriminant(Adapter):
         check_at_least("neighbours", neighbours, 1)
         self.alpha, self.neighbours = alpha, neighbours
 
+    def build(self, shapes: Shapes) -> None:
+        """The discriminant of each class, and the shots (all views of them) that new classes are made of."""
+        super().build(shapes)
+        self.register_buffer("shots", nn.UninitializedBuffer())
+        self.register_buffer("weight", torch.empty(shapes.classes, shapes.dim))
+        self.register_buffer("bias", torch.empty(shapes.classes))
+        self.register_buffer("classes", torch.empty(shapes.classes, shapes.dim))
+
     def start(self, support: Support) -> None:
         """Means, shared covariance and its inverse, in float64."""
         super().start(support)
@@ -57,8 +65,8 @@ class GaussianDiscriminant(Adapter):
         scatter = centred.mT @ centred  # (N - 1) S
         shrunk = scatter + scatter.trace() / max(1, count - 1) * torch.eye(dim).to(scatter)
         weight, bias = discriminant(mean, dim * torch.linalg.pinv(shrunk, hermitian=True))
-        for name, value in (("shots", shots), ("weight", weight), ("bias", bias), ("classes", support.text)):
-            self.register_buffer(name, value.to(support.text))
+        self.shots, self.weight, self.bias = (value.to(support.text) for value in (shots, weight, bias))
+        self.classes = support.text
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D], of classes with shots, new ones, or both."""

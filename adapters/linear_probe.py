@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, check_choice
+from mma.adapters.base import PerClassAdapter, Recipe, Shapes, Support, check_choice
 
 Init = Literal["zero-shot", "zero"]
 
@@ -29,11 +29,17 @@ class LinearProbe(PerClassAdapter):
         check_choice("init", init, get_args(Init))
         self.init = init
 
+    def build(self, shapes: Shapes) -> None:
+        """W = 0."""
+        super().build(shapes)
+        self.weight = nn.Parameter(torch.zeros(shapes.classes, shapes.dim))
+
+    @torch.no_grad()
     def start(self, support: Support) -> None:
-        """W = the text embeddings, or zero."""
+        """W = the text embeddings, unless it is to start from zero."""
         super().start(support)
-        weight = support.text.clone() if self.init == "zero-shot" else torch.zeros_like(support.text)
-        self.weight = nn.Parameter(weight)
+        if self.init == "zero-shot":
+            self.weight.copy_(support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

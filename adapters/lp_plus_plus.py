@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import AdapterError, PerClassAdapter, Recipe, Support, class_sum
+from mma.adapters.base import AdapterError, PerClassAdapter, Recipe, Shapes, Support, class_sum
 
 ALPHA_EVERY = 10  # steps
 ALPHA_START = 250.0
@@ -34,6 +34,14 @@ class LinearProbePlusPlus(PerClassAdapter):
         if recipe.optimizer != "sgd":
             raise AdapterError(f"optimizer = {recipe.optimizer!r}: lp++ has its own, block gradient descent (sgd)")
 
+    def build(self, shapes: Shapes) -> None:
+        """A prototype and a text weight for each class."""
+        super().build(shapes)
+        self.weight = nn.Parameter(torch.empty(shapes.classes, shapes.dim))
+        self.alpha = nn.Parameter(torch.empty(shapes.classes))
+        self.register_buffer("steps", torch.empty(2, dtype=torch.float64))
+
+    @torch.no_grad()
     def start(self, support: Support) -> None:
         """Prototypes, text weights and step sizes from the support."""
         super().start(support)
@@ -42,11 +50,11 @@ class LinearProbePlusPlus(PerClassAdapter):
         shots = class_sum(torch.ones_like(image[:, 0]), support.label, classes).clamp(min=1)
         own = similarity.gather(1, support.label[:, None]).squeeze(1)  # [N]
         agreement = (class_sum(own, support.label, classes) / shots).mean()
-        self.weight = nn.Parameter(class_sum(image.mT, support.label, classes).mT.contiguous())
-        self.alpha = nn.Parameter((ALPHA_START * agreement).repeat(classes))
+        self.weight.copy_(class_sum(image.mT, support.label, classes).mT)
+        self.alpha.fill_(ALPHA_START * agreement)
         largest = torch.linalg.matrix_norm(image.double(), ord=2) ** 2
         steps = [4 * len(image) / float(largest), len(image) / (4 * float(similarity.square().sum(0).max()))]
-        self.register_buffer("steps", torch.tensor(steps, dtype=torch.float64))
+        self.steps = torch.tensor(steps, dtype=torch.float64)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, Recipe, Support, check_at_least, check_reduction, check_share, zero_shot_logits
+from mma.adapters.base import Adapter, Recipe, Shapes, check_at_least, check_reduction, check_share, zero_shot_logits
 from mma.adapters.blocks import in_blocks
 
 
@@ -37,16 +37,14 @@ class MultiModalMLP(Adapter):
         """Refuse a hidden layer of nothing."""
         check_reduction(self.reduction, 2 * dim)
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """Draw the weights as the released code does: torch's defaults for a linear layer."""
-        super().start(support)
-        dim = support.text.shape[1]
-        hidden = 2 * dim // self.reduction
+        super().build(shapes)
+        dim, hidden = shapes.dim, 2 * shapes.dim // self.reduction
         self.image_mlp, self.text_mlp = (
             nn.Sequential(nn.Linear(2 * dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False))
             for _ in range(2)
         )
-        self.to(support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

@@ -3,8 +3,9 @@
     Z = down([t_1 .. t_C; x])     A = MHA(Z, mask)     delta = up(A)     d = unit(delta)
     t'_k = unit(lam d_k + (1 - lam) t_k)     x' = unit(lam d_x + (1 - lam) x)     logit_k = logit_scale <x', t'_k>
 
-The plain form builds a sequence per image: scores [B, C + 1, C + 1], adapted prompts [B, C, D]. None of that is built
-here, for little of it depends on the image and the prompt at once. Per head, with scores s_ij = <q_i, k_j> / sqrt(E):
+The plain form (`mma.adapters.plain.mma`) builds a sequence per image: scores [B, C + 1, C + 1], adapted prompts
+[B, C, D]. None of that is built here, for little of it depends on the image and the prompt at once. Per head, with
+scores s_ij = <q_i, k_j> / sqrt(E):
 
 (1) Over the prompts alone, token i gets O_i = sum_j e^(s_ij - L_i) v_j, L_i = log sum_j e^(s_ij), the same for every
     image. One token x more gives g v_x + (1 - g) O_i, with the gate g = sigmoid(s_ix - L_i).
@@ -21,28 +22,17 @@ A step costs B C D for <x, t>, and C^2 and B C m where the mask asks for them.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 from torch.nn import functional
 
-from mma.adapters.base import (
-    Adapter,
-    AdapterError,
-    Recipe,
-    Support,
-    check_at_least,
-    check_choice,
-    check_share,
-    zero_shot_logits,
-)
+from mma.adapters.base import zero_shot_logits
+from mma.adapters.kernels.attention import attend
+from mma.adapters.kernels.forms import forms
+from mma.adapters.plain.mma import PlainMultiModalAdapter
 
-Mask = Literal["cross", "pair", "bias", "none", "within"]
-
-BLOCK_BYTES = 2**20  # of scores or hidden units made at a time: what is made of them stays in the processor's cache
-LEAST_QUERIES = 64  # in a block of scores, however many prompts: with fewer, adding up key gradients costs more
 TINY = 1e-24  # below any squared length that occurs; the square of `normalize`'s 1e-12
 
 
@@ -56,67 +46,8 @@ class Tokens(NamedTuple):
     square: Tensor  # [N] squared length
 
 
-class MultiModalAdapter(Adapter):
-    """One attention layer over the prompts and the image, whose output is blended into both.
-
-    `lam` is the weight of the adaptation, 0 to 1, on both sides; `lam_text` and `lam_image` override it for one side
-    (None: the same as `lam`), and 0 leaves that side as it is. `mask` says who sees whom:
-
-    - `cross`: a prompt sees the image only, the image sees the prompts only (the paper)
-    - `pair`: as `cross`, for one prompt at a time: the logit of class k comes from the sequence [t_k; x]
-    - `bias`: everyone sees everyone, +1 on the text-image scores (the released code)
-    - `none`: everyone sees everyone
-    - `within`: a prompt sees the prompts, the image sees itself
-
-    `width` is the attention's, shared by `heads`; `rank` the inner dimension of `down` (None: one linear layer);
-    `hidden` that of `up`.
-    """
-
-    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4, batch=256, epochs=200, patience=10)
-    down_in: nn.Linear
-    down_out: nn.Linear | None
-    mha: nn.MultiheadAttention
-    up_in: nn.Linear
-    up_out: nn.Linear
-
-    def __init__(
-        self,
-        *,
-        lam: float = 0.2,
-        lam_text: float | None = None,
-        lam_image: float | None = None,
-        mask: Mask = "cross",
-        heads: int = 4,
-        rank: int | None = 32,
-        width: int = 128,
-        hidden: int = 32,
-    ) -> None:
-        super().__init__()
-        check_choice("mask", mask, get_args(Mask))
-        if heads < 1 or width < 1 or width % heads:
-            raise AdapterError(f"heads = {heads} does not divide width = {width}")
-        check_at_least("rank", rank, 1)
-        check_at_least("hidden", hidden, 1)
-        self.lam = check_share("lam", lam)
-        self.lam_text = None if lam_text is None else check_share("lam_text", lam_text)
-        self.lam_image = None if lam_image is None else check_share("lam_image", lam_image)
-        self.mask, self.heads, self.rank, self.width, self.hidden = mask, heads, rank, width, hidden
-
-    def start(self, support: Support) -> None:
-        """Draw the weights as the released code does: torch's defaults for every layer."""
-        super().start(support)
-        dim = support.text.shape[1]
-        self.down_in = nn.Linear(dim, self.rank or self.width)
-        self.down_out = nn.Linear(self.rank, self.width) if self.rank else None
-        self.mha = nn.MultiheadAttention(self.width, self.heads)  # holds and draws the weights; `attend` computes
-        self.up_in, self.up_out = nn.Linear(self.width, self.hidden), nn.Linear(self.hidden, dim)
-        self.to(support.text)
-
-    def shares(self) -> tuple[float, float]:
-        """(lambda of the image side, lambda of the text side)."""
-        lam_image = self.lam if self.lam_image is None else self.lam_image
-        lam_text = self.lam if self.lam_text is None else self.lam_text
-        return lam_image, lam_text
+class MultiModalAdapter(PlainMultiModalAdapter):
+    """The options and weights of `PlainMultiModalAdapter`, and its logits without its memory."""
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""
@@ -182,7 +113,7 @@ class MultiModalAdapter(Adapter):
         seen, lse = attend(t.query, t.key, t.value)  # [H, C, m], [H, C]
         gate = torch.sigmoid(torch.baddbmm(self.bias() - lse[:, None], x.key, t.query.mT))  # [H, B, C]
         m = self.hidden
-        square, by_image, by_text = _Forms.apply(
+        square, by_image, by_text = forms(
             gate,
             seen.sum(0) + self.constant(),
             seen.transpose(0, 1).contiguous(),
@@ -233,108 +164,3 @@ def blend_length(along: Tensor, square: Tensor, lam: float) -> Tensor:
     """|lam d + (1 - lam) y| of unit d, where `along` is <y, d> and `square` |y|^2."""
     keep = 1 - lam
     return (lam**2 + 2 * lam * keep * along + keep**2 * square).clamp_min(TINY).sqrt()
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries [H, N, E] over keys [H, C, E], values [H, C, m]: outputs [H, N, m], log-sum-exp of the scores [H, N]."""
-    return _Attend.apply(query, key, value)  # type: ignore[no-any-return]
-
-
-class _Attend(torch.autograd.Function):
-    """softmax(q k') v with its log-sum-exp, by blocks of queries.
-
-    Only inputs and outputs are kept. Backward, with P = e^(s - L):  dv = P'dO,  ds = P (dO v' - <dO, O> + dL).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        out, lse = query.new_empty(*query.shape[:2], value.shape[2]), torch.empty_like(query[..., 0])
-        for rows in _blocks(query.shape[1], key[..., 0], LEAST_QUERIES):
-            scores = query[:, rows] @ key.mT  # [H, n, C]
-            top = scores.amax(-1, keepdim=True)
-            weight = scores.sub_(top).exp_()
-            total = weight.sum(-1, keepdim=True)
-            out[:, rows] = (weight @ value).div_(total)
-            lse[:, rows] = (total.log_() + top)[..., 0]
-        ctx.save_for_backward(query, key, value, out, lse)
-        return out, lse
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, out, lse = ctx.saved_tensors
-        d_query, d_key, d_value = torch.empty_like(query), key.new_zeros(key.shape), value.new_zeros(value.shape)
-        shift = (d_lse - (d_out * out).sum(-1))[..., None]  # [H, N, 1]
-        for rows in _blocks(query.shape[1], key[..., 0], LEAST_QUERIES):
-            weight = torch.baddbmm(lse[:, rows, None], query[:, rows], key.mT, beta=-1).exp_()  # [H, n, C]
-            d_value.baddbmm_(weight.mT, d_out[:, rows])
-            d_scores = torch.baddbmm(shift[:, rows], d_out[:, rows], value.mT).mul_(weight)
-            d_query[:, rows] = d_scores @ key
-            d_key.baddbmm_(d_scores.mT, query[:, rows])
-        return d_query, d_key, d_value
-
-
-class _Forms(torch.autograd.Function):
-    """The forms of (3) for every image and prompt, [B, C] each, without their constants.
-
-    With z = base_k + sum_h gate_hbk (v_bh - seen_kh) and a = GELU(z):  a'Ga + w'a,  <on_image_b, a>,  <on_text_k, a>.
-    Shapes: gate [H, B, C], base [C, m], seen [C, H, m], v [B, H, m], G [m, m] (symmetric), w [m], on_image [B, m],
-    on_text [C, m]. Prompts go in blocks of BLOCK_BYTES; only the inputs are kept: z and a are made again going back.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, base, seen, v, gram, linear, on_image, on_text = inputs
-        ctx.save_for_backward(*inputs)
-        square, by_image, by_text = (torch.empty_like(gate[0]) for _ in range(3))
-        for rows in _blocks(len(base), v[:, 0]):
-            a = functional.gelu(_hidden(_by_prompt(gate[:, :, rows]), base[rows], seen[rows], v))  # [c, B, m]
-            moved = torch.addmm(linear, a.flatten(0, 1), gram).view_as(a)
-            square[:, rows] = moved.mul_(a).sum(-1).mT
-            by_image[:, rows] = torch.mul(a, on_image, out=moved).sum(-1).mT
-            by_text[:, rows] = torch.mul(a, on_text[rows, None], out=moved).sum(-1).mT
-        return square, by_image, by_text
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_square: Tensor, d_image: Tensor, d_text: Tensor) -> tuple[Tensor, ...]:
-        gate, base, seen, v, gram, linear, on_image, on_text = ctx.saved_tensors
-        d_gate, d_base, d_seen, d_on_text = (x.new_empty(x.shape) for x in (gate, base, seen, on_text))
-        d_v, d_gram, d_linear, d_on_image = (x.new_zeros(x.shape) for x in (v, gram, linear, on_image))
-        for rows in _blocks(len(base), v[:, 0]):
-            g = _by_prompt(gate[:, :, rows])  # [c, B, H]
-            z = _hidden(g, base[rows], seen[rows], v)  # [c, B, m]
-            a = functional.gelu(z)
-            by_square, by_image, by_text = (d[:, rows].mT[..., None] for d in (d_square, d_image, d_text))  # [c, B, 1]
-            scaled = a * by_square
-            d_gram.addmm_(scaled.flatten(0, 1).mT, a.flatten(0, 1))
-            d_linear += scaled.sum((0, 1))
-            # da = (2 G a + w) d_square + on_image d_image + on_text d_text
-            d_a = torch.mm(scaled.flatten(0, 1), 2 * gram).view_as(a)
-            d_a.addcmul_(by_square, linear).addcmul_(by_image, on_image).addcmul_(by_text, on_text[rows, None])
-            d_on_text[rows] = torch.mul(a, by_text, out=scaled).sum(1)
-            d_on_image += a.mul_(by_image).sum(0)
-            d_z = torch.ops.aten.gelu_backward(d_a, z)
-            d_base[rows] = d_z.sum(1)
-            d_seen[rows] = (g.mT @ d_z).neg_()
-            d_v.baddbmm_(g.permute(1, 2, 0), d_z.transpose(0, 1))
-            d_g = (d_z.transpose(0, 1) @ v.mT).sub_((d_z @ seen[rows].mT).transpose(0, 1))  # [B, c, H]
-            d_gate[:, :, rows] = d_g.permute(2, 0, 1)
-        return d_gate, d_base, d_seen, d_v, d_gram, d_linear, d_on_image, d_on_text
-
-
-def _blocks(rows: int, one: Tensor, least: int = 1) -> list[slice]:
-    """0..rows in runs of as many as fit BLOCK_BYTES, where a row takes as much as `one`; `least` at least."""
-    size = max(least, BLOCK_BYTES // (one.numel() * one.element_size()))
-    return [slice(start, start + size) for start in range(0, rows, size)]
-
-
-def _by_prompt(gate: Tensor) -> Tensor:
-    """[H, B, c] -> [c, B, H], laid out so."""
-    return gate.permute(2, 1, 0).contiguous()
-
-
-def _hidden(gate: Tensor, base: Tensor, seen: Tensor, v: Tensor) -> Tensor:
-    """z of (2): [c, B, H], [c, m], [c, H, m], [B, H, m] -> [c, B, m]."""
-    z = torch.baddbmm(base[:, None], gate, seen, alpha=-1)  # prompt by prompt
-    return z.add_(torch.bmm(gate.transpose(0, 1), v).transpose(0, 1))  # image by image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,23 +21,47 @@ class Option:
     optional: bool  # whether None is a value, written "none"
     default: Any
 
+    def value(self, given: Any) -> Any:
+        """The value of `given`: what a person typed, or a Python value, a whole number where a float is wanted too.
+
+        Raises AdapterError naming the option, what was given and what is accepted.
+        """
+        if isinstance(given, str):
+            return self.parse(given)
+        if given is None and self.optional:
+            return None
+        if self.kind is bool and isinstance(given, bool):
+            return given
+        wanted = {int: Integral, float: Real}.get(self.kind)
+        if wanted is None or isinstance(given, bool) or not isinstance(given, wanted):
+            raise self.refusal(given)
+        return self.kind(given)
+
     def parse(self, text: str) -> Any:
-        """The value a person typed. Raises AdapterError naming the option, the value and what is accepted."""
+        """The value a person typed. Raises AdapterError as `value`."""
         if self.optional and text.lower() == "none":
             return None
         if self.choices:
             if text not in self.choices:
-                raise AdapterError(f"{self.name} = {text!r} is not one of {', '.join(self.choices)}")
+                raise self.refusal(text)
             return text
         if self.kind is bool:
             if text.lower() not in ("true", "false"):
-                raise AdapterError(f"{self.name} = {text!r} is not true or false")
+                raise self.refusal(text)
             return text.lower() == "true"
         try:
             return self.kind(text)
         except ValueError:
-            wanted = {int: "a whole number", float: "a number"}.get(self.kind, "a value")
-            raise AdapterError(f"{self.name} = {text!r} is not {wanted}") from None
+            raise self.refusal(text) from None
+
+    def refusal(self, given: Any) -> AdapterError:
+        """What is said of a value that this option cannot have."""
+        if self.choices:
+            wanted = f"one of {', '.join(self.choices)}"
+        else:
+            kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+            wanted = kinds.get(self.kind, "a value")
+        return AdapterError(f"{self.name} = {given!r} is not {wanted}")
 
     @property
     def meaning(self) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import AdapterError, PerClassAdapter, Support, check_at_least, zero_shot_logits
+from mma.adapters.base import AdapterError, PerClassAdapter, Shapes, Support, check_at_least, zero_shot_logits
 
 
 class ProximalKernelRidge(PerClassAdapter):
@@ -41,15 +41,21 @@ class ProximalKernelRidge(PerClassAdapter):
             raise AdapterError(f"lam = {lam} is not above 0")
         self.beta, self.lam = beta, lam
 
+    def build(self, shapes: Shapes) -> None:
+        """The shots, all views of them, and their coefficients; the residual is of use while fitting alone."""
+        super().build(shapes)
+        self.register_buffer("shots", nn.UninitializedBuffer())
+        self.register_buffer("residual", nn.UninitializedBuffer(), persistent=False)
+        self.register_buffer("coefficient", nn.UninitializedBuffer())
+
     def start(self, support: Support) -> None:
         """Keep the shots and what zero-shot leaves to explain; solve for the coefficients where nothing is open."""
         super().start(support)
         views = support.image[:, None] if support.views is None else support.views
         shots, label = views.flatten(0, 1), support.label.repeat_interleave(views.shape[1])
         target = functional.one_hot(label, len(support.text)).to(shots)
-        self.register_buffer("shots", shots)
-        self.register_buffer("residual", target - shots @ support.text.mT, persistent=False)
-        self.register_buffer("coefficient", torch.zeros_like(self.residual))
+        self.shots, self.residual = shots, target - shots @ support.text.mT
+        self.coefficient = torch.zeros_like(self.residual)
         if not self.open_options():
             self.coefficient = self.solve(self.kernel(shots, self.decided("beta")), self.decided("lam"))
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mma.adapters.base import Recipe, Support, check_at_least, check_reduction, unit
-from mma.adapters.rada import RAda, Regulariser
+from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
+from mma.adapters.plain.rada import Regulariser
+from mma.adapters.rada import RAda
 
 
 class RAdaAdapter(RAda):
@@ -40,10 +41,10 @@ class RAdaAdapter(RAda):
         super().check(dim, recipe)
         check_reduction(self.reduction, dim)
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """Draw RAda's projections and the bottlenecks' first layers; what comes out of either is zero at first."""
-        super().start(support)
-        dim = support.text.shape[1]
+        super().build(shapes)
+        dim = shapes.dim
         self.image_bottleneck, self.text_bottleneck = (
             nn.Sequential(
                 nn.Linear(dim, dim // self.reduction, bias=False),
@@ -54,7 +55,6 @@ class RAdaAdapter(RAda):
         )
         for bottleneck in (self.image_bottleneck, self.text_bottleneck):
             nn.init.zeros_(list(bottleneck.parameters())[-1])
-        self.to(support.text)
 
     def embed(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Both sides adapted: [B, D] and [C, D], unit."""

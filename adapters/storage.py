@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import asdict, fields
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
-from mma.adapters.base import Adapter, AdapterError, Support, unit
+from mma.adapters.base import Adapter, AdapterError, Shapes
 from mma.adapters.registry import adapter_class, name_of
 
 METADATA = "mma"  # the key of our entry in the safetensors header
 
 
-def to_bytes(adapter: Adapter, support: Support) -> bytes:
-    """The adapter's weights, name, options, and the shape of the support it was fitted on."""
+def to_bytes(adapter: Adapter) -> bytes:
+    """A fitted adapter's weights, name, options and shapes. Raises AdapterError if it is not registered."""
     header = {
         "adapter": name_of(adapter),
         "options": adapter.options(),
         "logit_scale": adapter.logit_scale,
-        "rows": len(support.image),
-        "classes": len(support.text),
-        "dim": support.text.shape[1],
+        **asdict(adapter.shapes),
     }
     tensors = {name: tensor.contiguous().cpu() for name, tensor in adapter.state_dict().items()}
     # One entry, since several are written in an order of their own each time: equal adapters are equal bytes.
@@ -32,34 +33,30 @@ def to_bytes(adapter: Adapter, support: Support) -> bytes:
 
 
 def from_bytes(data: bytes) -> Adapter:
-    """The fitted adapter, or AdapterError.
-
-    The shapes of a trained adapter's weights follow from the shape of its support, so it is started on a stand-in of
-    that shape, and the stored weights are put in place. What a closed form has learned are buffers of its own, which
-    are put there as they are.
-    """
+    """The fitted adapter, or AdapterError. It is built without values, and takes the stored tensors as its own."""
     try:
         header = _header(data)
         adapter = adapter_class(header["adapter"])(**header["options"])
-        rows, classes, dim = (int(header[key]) for key in ("rows", "classes", "dim"))
+        shapes = Shapes(*(int(header[field.name]) for field in fields(Shapes)))
         adapter.logit_scale = float(header["logit_scale"])
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, TypeError, ValueError, struct.error) as error:
         raise AdapterError(f"these are not the weights of an adapter ({error})") from error
-    if not adapter.trains and not any("." in name for name in tensors):
-        for name, tensor in tensors.items():
-            adapter.register_buffer(name, tensor)
-        return adapter.eval()
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        image, text = unit(torch.randn(rows, dim)), unit(torch.randn(classes, dim))
-        adapter.start(Support(image, torch.arange(rows) % classes, text, adapter.logit_scale))
+    return restored(adapter, header["adapter"], shapes, tensors)
+
+
+def restored(adapter: Adapter, name: str, shapes: Shapes, tensors: dict[str, Tensor]) -> Adapter:
+    """`adapter` with the stored tensors as its own, or AdapterError, which calls it `name`."""
+    adapter.check(shapes.dim, adapter.recipe)
     try:
-        adapter.load_state_dict(tensors)
+        with torch.device("meta"):
+            adapter.build(shapes)
+        adapter.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise AdapterError(
-            f"the weights do not fit {header['adapter']}: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        raise AdapterError(f"the weights do not fit {name}: {str(error).splitlines()[-1].strip()}") from error
+    for key, buffer in adapter.named_buffers():
+        if buffer.is_meta and not is_lazy(buffer):
+            raise AdapterError(f"{name} makes {key} in `build` and does not save it: make it in `__init__`")
     return adapter.eval()
 
 

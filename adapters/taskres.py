@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, check_at_least, unit, zero_shot_logits
+from mma.adapters.base import PerClassAdapter, Recipe, Shapes, check_at_least, unit, zero_shot_logits
 
 
 class TaskRes(PerClassAdapter):
@@ -26,10 +26,10 @@ class TaskRes(PerClassAdapter):
         check_at_least("alpha", alpha, 0)
         self.alpha = alpha
 
-    def start(self, support: Support) -> None:
+    def build(self, shapes: Shapes) -> None:
         """r = 0: zero-shot."""
-        super().start(support)
-        self.residual = nn.Parameter(torch.zeros_like(support.text))
+        super().build(shapes)
+        self.residual = nn.Parameter(torch.zeros(shapes.classes, shapes.dim))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

@@ -13,7 +13,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Support, check_at_least, class_sum, unit, zero_shot_logits
+from mma.adapters.base import (
+    PerClassAdapter,
+    Recipe,
+    Shapes,
+    Support,
+    check_at_least,
+    class_sum,
+    unit,
+    zero_shot_logits,
+)
 
 GRID = [0.1 + i * (13 - 0.1) / 20 for i in range(20)]  # published for DTD: 0.1 to 13, alpha in 20 steps and beta in 200
 
@@ -33,15 +42,22 @@ class TipAdapter(PerClassAdapter):
         check_at_least("beta", beta, 0)
         self.alpha, self.beta = alpha, beta
 
+    def build(self, shapes: Shapes) -> None:
+        """A key for each shot, which learns if the adapter trains, and its label."""
+        super().build(shapes)
+        keys = torch.empty(shapes.rows, shapes.dim)
+        if self.trains:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
+        self.register_buffer("label", torch.empty(shapes.rows, dtype=torch.int64))
+
+    @torch.no_grad()
     def start(self, support: Support) -> None:
         """Keep the shots."""
         super().start(support)
-        keys = support.image if support.views is None else unit(support.views.mean(dim=1))
-        if self.trains:
-            self.keys = nn.Parameter(keys.clone())
-        else:
-            self.register_buffer("keys", keys)
-        self.register_buffer("label", support.label)
+        self.keys.copy_(support.image if support.views is None else unit(support.views.mean(dim=1)))
+        self.label = support.label
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""

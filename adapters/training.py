@@ -49,10 +49,10 @@ def fit(
     adapter.check(support.text.shape[1], recipe)
     undecided = adapter.open_options()
     if undecided and validation is None:
-        flags = ", ".join(f"--{name}" for name in undecided)
+        names = ", ".join(undecided)
         raise AdapterError(
-            f"{title(adapter)} chooses {', '.join(undecided)} on validation rows, and there are none: give {flags}, or "
-            f"rows (--select val)"
+            f"{title(adapter)} chooses {names} on validation rows, and there are none: give {names}, "
+            "or rows to validate on"
         )
     devices = [support.image.device] if support.image.device.type == "cuda" else []
     with _START, torch.random.fork_rng(devices):

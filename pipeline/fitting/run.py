@@ -78,7 +78,7 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
         {**_history(history), "new_is_zero_shot": falls_back, **_where(features)},
         seconds,
         predictions,
-        to_bytes(adapter, support) if keep_weights else None,
+        to_bytes(adapter) if keep_weights else None,
     )
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mma.adapters import mma
 from mma.adapters.base import AdapterError, Support, unit, zero_shot_logits
+from mma.adapters.kernels import attention, runs
 from mma.adapters.mma import MultiModalAdapter
+from mma.adapters.plain.mma import PlainMultiModalAdapter
 
-from .dense_mma import DenseMultiModalAdapter
 from .golden import Golden, curve, read_golden
 
 MASKS = ["cross", "pair", "bias", "none", "within"]
@@ -135,12 +135,12 @@ def test_compact_form_equals_dense_form(
     support = inputs(*shape)
     options: dict[str, Any] = {"mask": mask, "heads": heads, "width": heads * size, "rank": rank, "hidden": hidden}
     adapter = started(support, lam_image=lams[0], lam_text=lams[1], **options)
-    dense = DenseMultiModalAdapter(**adapter.options())
+    dense = PlainMultiModalAdapter(**adapter.options())
     dense.start(support)
     dense.load_state_dict(adapter.state_dict())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mma, "BLOCK_BYTES", block_bytes)
-        patch.setattr(mma, "LEAST_QUERIES", 1)
+        patch.setattr(runs, "BLOCK_BYTES", block_bytes)
+        patch.setattr(attention, "LEAST_QUERIES", 1)
         logits, gradients = logits_and_gradients(adapter, support)
     expected_logits, expected_gradients = logits_and_gradients(dense, support)
     # where an adaptation is nearly the opposite of what it is blended with, the rounding of the inputs decides
@@ -160,7 +160,7 @@ def test_float32_is_as_near_to_exact_arithmetic_as_the_dense_form(mask: str, lam
     torch.manual_seed(0)
     exact = inputs(64, 60, 512)
     adapter = started(exact, mask=mask, lam=lam)
-    dense = DenseMultiModalAdapter(**adapter.options())
+    dense = PlainMultiModalAdapter(**adapter.options())
     dense.start(exact)
     dense.load_state_dict(adapter.state_dict())
     with torch.no_grad():
@@ -249,7 +249,7 @@ def test_nothing_of_the_size_of_adapted_prompts_or_of_all_scores_is_built(mask: 
     with largest, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         adapter.loss(support.image, support.text, support.label).backward()  # type: ignore[no-untyped-call]
     assert images * prompts * heads < images * (prompts + 1) ** 2 < images * prompts * dim
-    assert largest.elements <= mma.BLOCK_BYTES // 4 < images * prompts * dim
+    assert largest.elements <= runs.BLOCK_BYTES // 4 < images * prompts * dim
     assert kept <= max(images * prompts * heads, (images + prompts) * dim)
 
 

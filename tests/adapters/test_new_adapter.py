@@ -22,6 +22,7 @@ from mma.adapters import (
     to_bytes,
     zero_shot_logits,
 )
+from mma.adapters.checks import check_adapter
 from mma.adapters.registry import BUILT_IN, registered
 
 from .toy import toy
@@ -62,13 +63,15 @@ def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> 
     assert list(adapters()) == [*BUILT_IN, "prototypes"]
     assert [option.meaning for option in options_of(kind)] == ["float|none"]
 
+    check_adapter(kind)
+
     data = toy()
     adapter = kind()
     history = fit(adapter, data.support, adapter.recipe, seed=0, validation=data.validation)
     assert set(history.chosen) == {"share"}
     assert name_of(adapter) == "prototypes"
     logits = predict(adapter, data.test.image, data.support.text)
-    loaded = from_bytes(to_bytes(adapter, data.support))
+    loaded = from_bytes(to_bytes(adapter))
     assert torch.equal(predict(loaded, data.test.image, data.support.text), logits)
 
     off = kind(share=0.0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,49 @@ def test_what_is_typed_becomes_a_value(name: str, typed: str, value: Any) -> Non
 def test_what_cannot_be_is_refused_in_one_line(name: str, typed: str, message: str) -> None:
     with pytest.raises(AdapterError, match=f"^{message}$"):
         OPTIONS[name].parse(typed)
+
+
+@pytest.mark.parametrize(
+    ("name", "given_value", "value"),
+    [
+        ("share", "0.25", 0.25),
+        ("share", 1, 1.0),
+        ("share", np.float32(0.5), 0.5),
+        ("heads", 8, 8),
+        ("heads", np.int64(8), 8),
+        ("rank", None, None),
+        ("rank", 4, 4),
+        ("alpha", None, None),
+        ("side", "right", "right"),
+        ("shuffle", False, False),
+        ("name", "b", "b"),
+    ],
+)
+def test_a_value_is_taken_typed_or_from_python(name: str, given_value: Any, value: Any) -> None:
+    taken = OPTIONS[name].value(given_value)
+    assert taken == value
+    assert type(taken) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given_value", "message"),
+    [
+        ("heads", 4.7, "heads = 4.7 is not a whole number"),
+        ("heads", True, "heads = True is not a whole number"),
+        ("heads", None, "heads = None is not a whole number"),
+        ("heads", "4.7", "heads = '4.7' is not a whole number"),
+        ("rank", 4.0, "rank = 4.0 is not a whole number"),
+        ("share", False, "share = False is not a number"),
+        ("share", [0.5], r"share = \[0.5\] is not a number"),
+        ("shuffle", 1, "shuffle = 1 is not true or false"),
+        ("side", 1, "side = 1 is not one of left, right"),
+        ("name", 1, "name = 1 is not a text"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_one_line(name: str, given_value: Any, message: str) -> None:
+    with pytest.raises(AdapterError, match=f"^{message}$") as refused:
+        OPTIONS[name].value(given_value)
+    assert refused.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

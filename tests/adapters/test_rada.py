@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from mma.adapters import AdapterError, Support, predict
 from mma.adapters import blocks as blocks_module
-from mma.adapters.rada import QUERIES, RAda
+from mma.adapters.plain.rada import QUERIES, PlainRAda
+from mma.adapters.rada import RAda
 
-from .plain_rada import PlainRAda
 from .toy import Toy, toy
 
 PUBLISHED = {
@@ -67,7 +67,7 @@ def loaded(golden: dict[str, Tensor]) -> RAda:
     return adapter
 
 
-def perturbed(kind: type[RAda], data: Toy, **options: Any) -> RAda:
+def perturbed(kind: type[PlainRAda], data: Toy, **options: Any) -> PlainRAda:
     """Started from the same weights whatever the kind, the output's among them."""
     torch.manual_seed(0)
     adapter = kind(**options)

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from mma.adapters import AdapterError, fit, predict, zero_shot_logits
 from mma.adapters.memory import entropy_of
+from mma.adapters.plain.rada import PlainRAda
 from mma.adapters.rada_ttt import RAdaTestTime
 
-from .plain_rada import PlainRAda
 from .toy import Toy, toy
 
 

@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import get_args
 
 import torch
@@ -25,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mma.adapters.base import Support, unit
-from mma.adapters.mma import Mask, MultiModalAdapter
+from mma.adapters.mma import MultiModalAdapter
+from mma.adapters.plain.mma import Mask, PlainMultiModalAdapter
 
 DIM, HEADS, RANK, WIDTH, HIDDEN = 512, 4, 32, 128, 32
 BOTH = [(256, 24), (256, 51), (256, 198), (32, 1000)]  # (B, C) of compact against dense
@@ -76,14 +76,9 @@ def measure(kind: str, mask: Mask, images: int, prompts: int, steps: int) -> dic
     return {"seconds": min(seconds[1:]), "bytes": peak()}
 
 
-def maker(kind: str) -> type[MultiModalAdapter]:
+def maker(kind: str) -> type[PlainMultiModalAdapter]:
     """The class to measure."""
-    if kind == "compact":
-        return MultiModalAdapter
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from tests.adapters.dense_mma import DenseMultiModalAdapter
-
-    return DenseMultiModalAdapter
+    return MultiModalAdapter if kind == "compact" else PlainMultiModalAdapter
 
 
 def peak() -> int:

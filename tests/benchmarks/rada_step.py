@@ -13,26 +13,14 @@ that is oneDNN's rate over MKL's, which keeps to AVX2 on processors that are not
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import resource
 import time
-from pathlib import Path
 
 import torch
 
 from mma.adapters import Support, linear, unit
+from mma.adapters.plain.rada import PlainRAda
 from mma.adapters.rada import RAda
-
-
-def plain_rada() -> type[RAda]:
-    """The oracle of the tests."""
-    path = Path(__file__).parents[1] / "adapters" / "plain_rada.py"
-    spec = importlib.util.spec_from_file_location("plain_rada", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.PlainRAda  # type: ignore[no-any-return]
 
 
 def problem(images: int, classes: int, dim: int = 512) -> Support:
@@ -44,7 +32,7 @@ def problem(images: int, classes: int, dim: int = 512) -> Support:
 class Stepper:
     """An adapter and its optimiser."""
 
-    def __init__(self, adapter: RAda, support: Support) -> None:
+    def __init__(self, adapter: PlainRAda, support: Support) -> None:
         torch.manual_seed(0)
         adapter.start(support)
         self.adapter, self.support = adapter, support
@@ -61,7 +49,7 @@ class Stepper:
 
 def compare(queries: str, support: Support, rounds: int) -> str:
     """Best processor time of both forms, taken in turns: what other work on the machine disturbs least."""
-    forms = [Stepper(kind(queries=queries), support) for kind in (plain_rada(), RAda)]
+    forms = [Stepper(kind(queries=queries), support) for kind in (PlainRAda, RAda)]
     times = [[form.step()[1] for form in forms] for _ in range(rounds)]
     plain, lean = (min(column) for column in zip(*times, strict=True))
     return f"{queries:22s} {plain * 1e3:8.1f} {lean * 1e3:8.1f} {plain / lean:6.2f}"
