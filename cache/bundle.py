@@ -19,7 +19,7 @@ from mma.cache.journal import Failure
 from mma.cache.layout import ManifestSplit
 from mma.cache.reader import Cache, SplitData
 from mma.cache.root import TEXT
-from mma.cache.schema import Header, Status, check_name, text_fault
+from mma.cache.schema import CONTENT, Header, Status, check_name, text_fault
 from mma.cache.writer import CacheWriter
 
 
@@ -40,6 +40,7 @@ class Bundle:
     splits: Mapping[str, SplitData]
     failures: Mapping[str, Sequence[Failure]]
     texts: Mapping[str, BundledText] = field(default_factory=dict)
+    content: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # split -> [N, 32], where it is known
 
     def about(self) -> str:
         """All but the arrays, as JSON."""
@@ -48,7 +49,12 @@ class Bundle:
 
     @classmethod
     def of(
-        cls, about: str, splits: Mapping[str, SplitData], embeddings: Mapping[str, NDArray[np.float32]], where: str
+        cls,
+        about: str,
+        splits: Mapping[str, SplitData],
+        embeddings: Mapping[str, NDArray[np.float32]],
+        content: Mapping[str, NDArray[np.uint8]],
+        where: str,
     ) -> Bundle:
         """The bundle of `about` and its arrays; CacheError where they do not belong together."""
         try:
@@ -66,7 +72,7 @@ class Bundle:
             raise CacheError(f"{where} is a damaged export ({type(error).__name__}: {error})") from error
         if set(splits) != set(header.rows):
             raise CacheError(f"{where} has splits {', '.join(splits) or 'none'}, not {', '.join(header.rows)}")
-        return cls(header, {split: splits[split] for split in header.rows}, failures, texts)
+        return cls(header, {split: splits[split] for split in header.rows}, failures, texts, content)
 
 
 def read_bundle(cache: Cache) -> Bundle:
@@ -78,7 +84,8 @@ def read_bundle(cache: Cache) -> Bundle:
         data = cache.text(name)
         texts[name] = BundledText(data.templates, data.embedding, cache.journal[TEXT + name].about.get("texts"))
     splits = {split: cache.split(split) for split in cache.header.rows}
-    return Bundle(cache.header, splits, cache.failures(), texts)
+    content = {split: cache.content(split) for split in cache.header.rows if cache.header.has_content}
+    return Bundle(cache.header, splits, cache.failures(), texts, content)
 
 
 def write_bundle(bundle: Bundle, out: Path) -> Path:
@@ -87,6 +94,9 @@ def write_bundle(bundle: Bundle, out: Path) -> Path:
     for split, data in bundle.splits.items():
         check_name("split", split)
         _check_split(split, data, header, bundle.failures.get(split, ()))
+        content = bundle.content.get(split)
+        if content is not None and (content.shape != (header.rows[split], CONTENT) or content.dtype != np.uint8):
+            raise CacheError(f"split {split!r} has content {content.dtype} {content.shape}; uint8 [N, 32] is expected")
     for name, text in bundle.texts.items():
         check_name("prompt set", name)
         shape = (len(header.classnames), len(text.templates), header.dim)
@@ -98,9 +108,10 @@ def write_bundle(bundle: Bundle, out: Path) -> Path:
         for name, text in bundle.texts.items():
             writer.write_text(name, text.templates, text.embedding, text.texts)
         for chunk in writer.pending():
-            rows = range(chunk.start, chunk.stop)
-            failed = [failure for failure in bundle.failures.get(chunk.split, ()) if failure[0] in rows]
-            writer.write(chunk, bundle.splits[chunk.split].embedding[chunk.start : chunk.stop], failed)
+            rows = slice(chunk.start, chunk.stop)
+            failed = [f for f in bundle.failures.get(chunk.split, ()) if chunk.start <= f[0] < chunk.stop]
+            content = bundle.content[chunk.split][rows] if chunk.split in bundle.content else None
+            writer.write(chunk, bundle.splits[chunk.split].embedding[rows], failed, content)
         writer.finish()
     return out
 

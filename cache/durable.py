@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PARTIAL = ".partial"  # what a file not yet whole is called, here and in Zarr's LocalStore
@@ -29,7 +30,7 @@ def sync_tree(root: Path) -> None:
     sync(root.parent)
 
 
-def sync_files(root: Path, files: list[str]) -> None:
+def sync_files(root: Path, files: Iterable[str]) -> None:
     """Flush files below `root`, and the folders between."""
     paths = [root / file for file in files]
     for path in paths:

@@ -2,7 +2,8 @@
 
 | | .npz, .safetensors | Parquet |
 |---|---|---|
-| images | `image_<split>` [N, V, D], `label_<split>`, `status_<split>`, `path_<split>` [N] | image-<split>.parquet |
+| images | `image_<split>` [N, V, D]; `label_`, `status_`, `path_<split>` [N]; | image-<split>.parquet, a row an image |
+|        | `content_<split>` [N, 32] where it is kept | |
 | texts | `text_<prompt set>` [C, P, D], `classnames` [C] | text-<prompt set>.parquet, a row a class and template |
 | the rest | `mma`, JSON: header, failures, templates | the same in each file's schema metadata |
 
@@ -23,6 +24,7 @@ from mma.cache.bundle import Bundle, read_bundle
 from mma.cache.durable import write_whole
 from mma.cache.errors import CacheError
 from mma.cache.reader import SplitData, open_cache
+from mma.cache.schema import CONTENT
 
 KEY = "mma"
 
@@ -69,6 +71,7 @@ def _numbers(bundle: Bundle) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for split, data in bundle.splits.items():
         arrays |= {f"image_{split}": data.embedding, f"label_{split}": data.label, f"status_{split}": data.status}
+    arrays |= {f"content_{split}": content for split, content in bundle.content.items()}
     return arrays | {f"text_{name}": text.embedding for name, text in bundle.texts.items()}
 
 
@@ -83,7 +86,8 @@ def _bundle(about: str, arrays: dict[str, NDArray[Any]], paths: dict[str, list[s
     except KeyError as error:
         raise CacheError(f"{file} lacks the array {error.args[0]}") from error
     texts = {name.removeprefix("text_"): array for name, array in arrays.items() if name.startswith("text_")}
-    return Bundle.of(about, splits, texts, str(file))
+    content = {split: arrays[f"content_{split}"] for split in paths if f"content_{split}" in arrays}
+    return Bundle.of(about, splits, texts, content, str(file))
 
 
 def _to_npz(bundle: Bundle, out: Path) -> None:
@@ -139,7 +143,10 @@ def _to_parquet(bundle: Bundle, out: Path) -> None:
 
     for split, data in bundle.splits.items():
         columns = {"path": list(data.path), "label": data.label, "class": names[data.label], "status": data.status}
-        table = pa.table({**columns, "embedding": rows(data.embedding)}).replace_schema_metadata(about)
+        columns["embedding"] = rows(data.embedding)
+        if split in bundle.content:
+            columns["content"] = pa.array([row.tobytes() for row in bundle.content[split]], pa.binary(CONTENT))
+        table = pa.table(columns).replace_schema_metadata(about)
         parquet.write_table(table, draft / f"image-{split}.parquet")
     for name, text in bundle.texts.items():
         classes, templates = text.embedding.shape[:2]
@@ -168,6 +175,9 @@ def _from_parquet(folder: Path) -> Bundle:
                 arrays[f"label_{name}"] = table["label"].to_numpy()
                 arrays[f"status_{name}"] = table["status"].to_numpy()
                 paths[name] = table["path"].to_pylist()
+                if "content" in table.column_names:
+                    content = b"".join(table["content"].to_pylist())
+                    arrays[f"content_{name}"] = np.frombuffer(content, np.uint8).reshape(len(table), CONTENT)
             else:
                 templates = len(about["prompts"][name]["templates"])
                 arrays[f"text_{name}"] = values.reshape(-1, templates, int(about["header"]["dim"]))

@@ -23,7 +23,7 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import Entry, Failure, read_journal
 from mma.cache.root import TEXT, Root
-from mma.cache.schema import Header, Status, text_fault
+from mma.cache.schema import CONTENT, Header, Status, text_fault
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Cache:
         Of a cache opened as `partial`, rows not yet done have `Status.PENDING` and NaN.
         """
         if name not in self.header.rows:
-            raise CacheError(f"{self.location} has no split {name!r}; it has {', '.join(self.header.rows)}")
+            raise self._no_split(name)
         embedding, label, status, path = (
             self._load(f"image/{name}/{array}") for array in ("embedding", "label", "status", "path")
         )
@@ -79,6 +79,18 @@ class Cache:
         if not np.isfinite(embedding.sum(axis=(1, 2), dtype=np.float64)[ok]).all():
             raise CacheError(f"{self.location}: split {name!r} has non-finite embeddings: run `mma cache verify` on it")
         return SplitData(embedding, label, status, [str(p) for p in path])
+
+    def content(self, name: str) -> NDArray[np.uint8]:
+        """SHA-256 of the encoded bytes of each row of a split, as they were read [N, 32]; zeros where not known.
+
+        A cache of schema version 1, and an imported one, knows none. CacheError as for `split`.
+        """
+        if name not in self.header.rows:
+            raise self._no_split(name)
+        if not self.header.has_content:
+            return np.zeros((self.header.rows[name], CONTENT), np.uint8)
+        content: NDArray[np.uint8] = self._load(f"image/{name}/content")
+        return content
 
     def text(self, prompts: str) -> TextData:
         """Load a prompt set. CacheError where the cache has none of that name, or its bytes are damaged."""
@@ -104,6 +116,9 @@ class Cache:
         """Chunks done, and chunks in all."""
         chunks = list(self.header.chunks())
         return sum(chunk.unit in self.journal for chunk in chunks), len(chunks)
+
+    def _no_split(self, name: str) -> CacheError:
+        return CacheError(f"{self.location} has no split {name!r}; it has {', '.join(self.header.rows)}")
 
     def _load(self, name: str) -> Any:
         try:

@@ -20,7 +20,7 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, parse_journal
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import Chunk, Header, Status
+from mma.cache.schema import CONTENT, Chunk, Header, Status
 
 READERS = 8  # files read and hashed at a time
 CRC = 4  # bytes behind every chunk
@@ -161,19 +161,23 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
         else:
             found[name] = data
     if len(found) == len(entry.files):
-        what = _chunk_fault(header, chunk, entry, found) if chunk else _layout_fault(header, entry, found)
+        by_array = {name: found.get(file, b"") for name, file in chunk.files(header).items()} if chunk else {}
+        what = _chunk_fault(header, chunk, entry, by_array) if chunk else _layout_fault(header, entry, found)
         if what:
             yield Fault(entry.unit, next(iter(entry.files)), what, rows)
 
 
-def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, found: Mapping[str, bytes]) -> str | None:
-    """Whether values, status and journal agree row by row."""
-    embedding, status = map(np.frombuffer, (data[:-CRC] for data in found.values()), (header.dtype, "u1"))
+def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, data: Mapping[str, bytes]) -> str | None:
+    """Whether values, status and journal agree row by row; `data` is the file of each array."""
     count = chunk.stop - chunk.start
+    rows = min(header.chunk, header.rows[chunk.split])  # of a whole chunk; the last one is padded
     width = header.views[chunk.split] * header.dim
-    if len(embedding) % width or len(embedding) // width != len(status) or len(status) < count:
+    wanted = {"embedding": width * np.dtype(header.dtype).itemsize, "status": 1, "content": CONTENT}
+    if any(len(bytes_) != rows * wanted[name] + CRC for name, bytes_ in data.items()):
         return "has another shape than the header says"
-    finite = np.isfinite(embedding.reshape(-1, width)[:count]).all(axis=1)
+    embedding = np.frombuffer(data["embedding"][:-CRC], header.dtype).reshape(rows, width)
+    status = np.frombuffer(data["status"][:-CRC], np.uint8)
+    finite = np.isfinite(embedding[:count]).all(axis=1)
     failed = {row - chunk.start: code for row, code, _ in entry.failures}
     expected = np.array([failed.get(row, Status.OK) for row in range(count)], np.uint8)
     if not np.array_equal(status[:count], expected) or not np.array_equal(finite, expected == Status.OK):
@@ -189,6 +193,8 @@ def _layout_fault(header: Header, entry: Entry, found: Mapping[str, bytes]) -> s
         shapes[f"image/{split}/label"] = [rows], "int32"
         shapes[f"image/{split}/status"] = [rows], "uint8"
         shapes[f"image/{split}/path"] = [rows], "string"
+        if header.has_content:
+            shapes[f"image/{split}/content"] = [rows, CONTENT], "uint8"
     if entry.unit != MANIFEST:
         templates = len(entry.about["templates"])
         shapes = {f"{entry.unit}/embedding": ([len(header.classnames), templates, header.dim], "float32")}

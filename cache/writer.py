@@ -2,7 +2,7 @@
 
     with CacheWriter.create(path, header, manifest) as writer:     # or CacheWriter.resume(path, header)
         for chunk in writer.pending():
-            writer.write(chunk, embedding, failures)
+            writer.write(chunk, embedding, failures, content)
         writer.write_text("default", templates, embedding)
         writer.finish()
 
@@ -13,7 +13,7 @@ One process at a time writes a cache: see lock.py. A finished cache has the same
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, array, lay_out, lay_out_text
 from mma.cache.lock import CacheLock
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import Chunk, Header, Status, check_name, fingerprint_diff, text_fault
+from mma.cache.schema import CONTENT, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
 
 
 class CacheWriter:
@@ -81,8 +81,8 @@ class CacheWriter:
                 raise CacheError(
                     f"{path} was made differently; choose another --cache, or delete it:\n  " + "\n  ".join(differences)
                 )
-            free = {"chunk": header.chunk, "batch": header.batch, "notes": header.notes, "source": header.source}
-            if replace(stored, **free) != header:  # type: ignore[arg-type]
+            free = ("chunk", "batch", "notes", "source", "version")
+            if replace(stored, **{name: getattr(header, name) for name in free}) != header:
                 raise CacheError(
                     f"{path} has the same fingerprint but another layout: delete it, or choose another --cache"
                 )
@@ -142,8 +142,22 @@ class CacheWriter:
             found[chunk.split] += entry.failures if entry else []
         return found
 
-    def write(self, chunk: Chunk, embedding: NDArray[np.floating], failures: Sequence[Failure] = ()) -> None:
-        """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN."""
+    def write(
+        self,
+        chunk: Chunk,
+        embedding: NDArray[np.floating],
+        failures: Sequence[Failure] = (),
+        content: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN.
+
+        `content` [rows, 32] is the SHA-256 of each row's encoded bytes, as they were read; zeros, or None, where that
+        is not known. A cache of schema version 1 has no place for it.
+        """
+        shape = (chunk.stop - chunk.start, CONTENT)
+        content = np.zeros(shape, np.uint8) if content is None else content
+        if content.shape != shape or content.dtype != np.uint8:
+            raise CacheError(f"{chunk.unit}: content is {content.dtype} {content.shape}, not uint8 {shape}")
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is refused below
             embedding = embedding.astype(self.header.dtype)
         status = np.full(chunk.stop - chunk.start, Status.OK, np.uint8)
@@ -152,16 +166,16 @@ class CacheWriter:
             status[row - chunk.start] = code
         if not np.isfinite(embedding[status == Status.OK]).all():
             raise CacheError(f"{chunk.unit}: embeddings that are not finite, in rows that are no failures")
-        folder, rows = f"image/{chunk.split}", slice(chunk.start, chunk.stop)
-        files = [f"{folder}/embedding/c/{chunk.index}/0/0", f"{folder}/status/c/{chunk.index}"]
+        rows, values = slice(chunk.start, chunk.stop), {"embedding": embedding, "status": status, "content": content}
+        files = chunk.files(self.header)
         with step("chunk.write"):
-            array(self._root, f"{folder}/embedding")[rows] = embedding
-            array(self._root, f"{folder}/status")[rows] = status
+            for name in files:
+                array(self._root, f"image/{chunk.split}/{name}")[rows] = values[name]
         with step("chunk.sync"):
-            sync_files(self.path, files)
-        self._must_read(f"{folder}/embedding", rows, embedding)
-        self._must_read(f"{folder}/status", rows, status)
-        self._record(Entry(chunk.unit, checksums(self.path, files), failures))
+            sync_files(self.path, files.values())
+        for name in files:
+            self._must_read(f"image/{chunk.split}/{name}", rows, values[name])
+        self._record(Entry(chunk.unit, checksums(self.path, files.values()), failures))
 
     def write_text(
         self,
@@ -284,7 +298,7 @@ def draft_folder(path: Path) -> Path:
     return draft
 
 
-def checksums(cache: Path, files: Sequence[str]) -> dict[str, str]:
+def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a cache."""
     return {file: digest((cache / file).read_bytes()) for file in files}
 
