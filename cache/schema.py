@@ -91,6 +91,10 @@ class Header:
         """Whether the cache keeps a hash of each row's bytes."""
         return self.version >= 2
 
+    def noises(self, split: str) -> list[str]:
+        """The noises of a split's last views, in the order of these views; none where the cache was made without."""
+        return list(self.fingerprint.get("image_noise", {}).get(split, []))
+
     def chunks(self) -> Iterator[Chunk]:
         """Every unit of work, in the order it is done."""
         for split, rows in self.rows.items():
