@@ -175,7 +175,7 @@ def open_cache(location: str | Path, *, partial: bool = False) -> Cache:
     if implied.header != root.header or (root.complete and implied != root):
         raise CacheError(f"{location}: zarr.json and the journal disagree: run `mma cache verify` on it")
     known = {file: checksum for entry in entries.values() for file, checksum in entry.files.items()}
-    store = CheckedStore(files.store(), known, data, files.location)
+    store = CheckedStore(files, known, data)
     group = zarr.open_group(store, mode="r", zarr_format=3)
     cache = Cache(files.location, root.header, implied.prompts, root.complete, entries, group)
     done, total = cache.progress()

@@ -98,50 +98,77 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
 
 def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
     """Root and journal as they must have been, and what is wrong with those on the disk."""
-    data, log = files.root_and_journal()
+    read, why = _read_top(files)
+    data, log, spare = (read[name] for name in (ROOT, JOURNAL, SPARE))
     reason = f"{files.location}: zarr.json and the journal are of different caches, or damaged both"
-    spare = files.read(SPARE)
     try:
-        root: Root | None = Root.parse(data, files.location)
+        root: Root | None = Root.parse(data or b"", files.location)
     except CacheError as error:
         root, reason = None, str(error)
     logs = [text for text in (log, spare) if text and MANIFEST in parse_journal(text)[0]]
+    whole = [text for text in logs if parse_journal(text)[1] == len(text)]
     if root and root.complete:
         good = [text for text in logs if root.vouches_for(text)]
         if good:
-            return root, good[0][: int((root.journal or {})["bytes"])], _journal_faults(root, log, spare)
-        if len(logs) == 2 and logs[0] == logs[1]:  # the copies agree: it is the root that is another cache's
-            return _implied(logs[0], spare=True), logs[0], [_root_fault("is of another cache")]
+            return root, good[0][: int((root.journal or {})["bytes"])], _journal_faults(root, read, why)
+        if len(whole) == 2 and whole[0] == whole[1]:  # the copies agree: it is the root that is another cache's
+            return _implied(whole[0], spare=True), whole[0], [Fault("", ROOT, "is of another cache")]
     elif root:
-        if log in logs and _implied(log, spare=False).header == root.header:
-            whole = log[: parse_journal(log)[1]]
-            torn = b"\n" in log[len(whole) : -1]
-            return root, whole, [Fault("", JOURNAL, "is damaged")] if torn else []
-        if len(logs) == 2 and logs[0] == logs[1]:
-            return _implied(logs[0], spare=True), logs[0], [_root_fault("is of another cache")]
-    elif logs and ((len(logs) == 1 and spare is None) or len(set(logs)) == 1):
-        what = "is missing" if files.read(ROOT) is None else "is damaged"
-        return _implied(logs[0], spare=spare is not None), logs[0], [_root_fault(what)]
+        if log in logs and log and _implied(log, spare=False).header == root.header:
+            return root, log[: parse_journal(log)[1]], [Fault("", JOURNAL, "is damaged")] if _has_bad_lines(log) else []
+        if len(whole) == 2 and whole[0] == whole[1]:
+            return _implied(whole[0], spare=True), whole[0], [Fault("", ROOT, "is of another cache")]
+    else:
+        what = Fault("", ROOT, why.get(ROOT) or ("is missing" if data is None else "is damaged"))
+        if spare is not None and len(set(whole)) == 1:  # one whole copy is enough
+            implied = _implied(whole[0], spare=True)
+            return implied, whole[0], [what, *_journal_faults(implied, read, why)]
+        if spare is None and logs:
+            return _implied(logs[0], spare=False), logs[0], [what]
     raise CacheError(f"{reason}; its journal does not help: make it again")
+
+
+def _read_top(files: CacheFiles) -> tuple[dict[str, bytes | None], dict[str, str]]:
+    """Root, journal and spare: the bytes, None where it is missing and b"" where it cannot be read; and why not."""
+    read: dict[str, bytes | None] = {}
+    why: dict[str, str] = {}
+    for name in (ROOT, JOURNAL, SPARE):
+        try:
+            read[name] = files.read(name)
+        except CacheError as error:
+            read[name], why[name] = b"", _reason(files, name, error)
+    if all(data is None for data in read.values()):
+        raise CacheError(f"{files.location} is not an mma cache")
+    return read, why
+
+
+def _reason(files: CacheFiles, name: str, error: CacheError) -> str:
+    return str(error).removeprefix(f"{files.location}: {name} ")
 
 
 def _implied(journal: bytes, *, spare: bool) -> Root:
     return Root.of(parse_journal(journal)[0], journal, complete=spare)
 
 
-def _root_fault(what: str) -> Fault:
-    return Fault("", ROOT, what)
+def _has_bad_lines(journal: bytes) -> bool:
+    """Whether more than a torn last line, which a crash leaves, is no entry."""
+    return b"\n" in journal[parse_journal(journal)[1] : -1]
 
 
-def _journal_faults(root: Root, log: bytes, spare: bytes | None) -> list[Fault]:
+def _journal_faults(root: Root, read: Mapping[str, bytes | None], why: Mapping[str, str]) -> list[Fault]:
     faults = []
-    for name, text in ((JOURNAL, log), (SPARE, spare)):
-        if not text:
+    for name in (JOURNAL, SPARE):
+        text = read[name]
+        if name in why:
+            faults.append(Fault("", name, why[name]))
+        elif not text:
             faults.append(Fault("", name, "is missing or empty"))
         elif not root.vouches_for(text):
             faults.append(Fault("", name, "is damaged, or of another cache"))
         elif name == SPARE and parse_journal(text)[1] < len(text):  # never appended to, so never torn
             faults.append(Fault("", name, "is damaged"))
+        elif _has_bad_lines(text):
+            faults.append(Fault("", name, "has lines behind its end that are no entries"))
     return faults
 
 
@@ -152,7 +179,7 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
         try:
             data = files.read(name)
         except CacheError as error:
-            yield Fault(entry.unit, name, str(error).removeprefix(f"{files.location}: {name} "), rows)
+            yield Fault(entry.unit, name, _reason(files, name, error), rows)
             continue
         if data is None:
             yield Fault(entry.unit, name, "is missing", rows)

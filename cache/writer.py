@@ -22,7 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mma.cache.durable import PARTIAL, digest, sync, sync_files, sync_tree, write_whole
+from mma.cache.durable import PARTIAL, digest, holds, read_file, sync, sync_files, sync_tree, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, Failure, Journal
@@ -266,10 +266,10 @@ class CacheWriter:
         journal = self._journal.read()
         root = Root.of(self._journal.entries, journal, complete=complete)
         spare = self.path / SPARE
-        if complete and not (spare.exists() and spare.read_bytes() == journal):
+        if complete and not holds(spare, journal):
             with step("journal.copy"):
                 write_whole(spare, journal)
-        if (self.path / ROOT).read_bytes() != root.to_bytes():
+        if not holds(self.path / ROOT, root.to_bytes()):
             with step("root.publish"):
                 write_whole(self.path / ROOT, root.to_bytes())
         if not complete and spare.exists():
@@ -283,9 +283,10 @@ class CacheWriter:
         self._publish(complete=self.complete and not self._lost())
         known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
         for file in [*self.path.glob("image/**/*"), *self.path.glob("text/**/*"), *self.path.glob(f"*{PARTIAL}")]:
-            if file.is_file() and file.relative_to(self.path).as_posix() not in known:
+            is_folder = file.is_dir() and not file.is_symlink()
+            if not is_folder and file.relative_to(self.path).as_posix() not in known:
                 file.unlink()
-        folders = [folder for folder in self.path.rglob("*") if folder.is_dir()]
+        folders = [folder for folder in self.path.rglob("*") if folder.is_dir() and not folder.is_symlink()]
         for folder in sorted(folders, reverse=True):
             if not any(folder.iterdir()):
                 folder.rmdir()
@@ -300,7 +301,7 @@ def draft_folder(path: Path) -> Path:
 
 def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a cache."""
-    return {file: digest((cache / file).read_bytes()) for file in files}
+    return {file: digest(read_file(cache / file)) for file in files}
 
 
 def _stored_root(path: Path) -> Root:
