@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".partial"  # what a file not yet whole is called, here and in Zarr's LocalStore
 
@@ -62,6 +63,12 @@ def sync_files(root: Path, files: Iterable[str]) -> None:
         sync(folder)
 
 
+def open_new(path: Path) -> BinaryIO:
+    """A new file to be written. What stood there, a leftover or a link that was planted, is removed, never followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")  # O_EXCL: fails where anything has been put there since
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it is the old one or the new one, and on return is the new one on the disk.
 
@@ -69,7 +76,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with draft.open("wb") as file:
+    with open_new(draft) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
