@@ -95,10 +95,14 @@ class Journal:
         self._path = cache / JOURNAL
         self.entries: dict[str, Entry] = {}
         if self._path.exists():
-            data = read_file(self._path)
-            self.entries, length = read_journal(data, str(cache))
-            if length < len(data):
-                os.truncate(self._path, length)
+            self.entries, _ = read_journal(read_file(self._path), str(cache))
+
+    def cut_torn_line(self) -> None:
+        """Shorten the file to its whole lines."""
+        data = self.read()
+        _, length = parse_journal(data)
+        if length < len(data):
+            os.truncate(self._path, length)
 
     def append(self, entry: Entry) -> None:
         """Record a unit. On return the record is on the disk."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import zarr
@@ -42,7 +43,7 @@ class CacheWriter:
         self._lock = lock
         self.changed: list[str] = []  # units done again with other bytes than those that were lost
         self._journal = Journal(path)
-        self._tidy()
+        self._published = _stored_root(path)
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
     @classmethod
@@ -72,7 +73,10 @@ class CacheWriter:
 
     @classmethod
     def resume(cls, path: Path, header: Header) -> CacheWriter:
-        """Continue a cache. Its own chunk and batch sizes hold; another fingerprint is refused with the differences."""
+        """Continue a cache. Its own chunk and batch sizes hold; another fingerprint is refused with the differences.
+
+        It is recovered first: see `recover`.
+        """
         lock = CacheLock(path)
         try:
             stored = _stored_root(path).header
@@ -86,17 +90,17 @@ class CacheWriter:
                 raise CacheError(
                     f"{path} has the same fingerprint but another layout: delete it, or choose another --cache"
                 )
-            return cls(path, stored, lock)
+            return cls(path, stored, lock).recover()
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def reopen(cls, path: Path) -> CacheWriter:
-        """Continue a cache as it is, to add text to it or to finish a repair."""
+        """Continue a cache as it is, to add text to it or to finish a repair. It is recovered first: see `recover`."""
         lock = CacheLock(path)
         try:
-            return cls(path, _stored_root(path).header, lock)
+            return cls(path, _stored_root(path).header, lock).recover()
         except BaseException:
             lock.release()
             raise
@@ -225,7 +229,7 @@ class CacheWriter:
             if self._done(unit):
                 entry = self._journal.entries[unit]
                 self._record(Entry(unit, {}, about={**entry.about, "was": dict(entry.files)}))
-        self._tidy()
+        self.recover()
 
     def restore(self, file: str, data: bytes) -> None:
         """Replace a damaged file by the bytes that the journal has of it. CacheError where these are others."""
@@ -277,9 +281,13 @@ class CacheWriter:
             sync(self.path)
         self._published = root
 
-    def _tidy(self) -> None:
-        """Publish what is journalled, and remove files that no journalled unit has: what a crash left, or is lost."""
-        self._published = _stored_root(self.path)
+    def recover(self) -> Self:
+        """Take up what a crash left: cut off a torn last line of the journal, publish what is journalled, and delete
+        the files of `image/` and `text/` that no unit has.
+
+        `resume` and `reopen` call it. Opening a writer by itself changes nothing on the disk.
+        """
+        self._journal.cut_torn_line()
         self._publish(complete=self.complete and not self._lost())
         known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
         for file in [*self.path.glob("image/**/*"), *self.path.glob("text/**/*"), *self.path.glob(f"*{PARTIAL}")]:
@@ -290,6 +298,7 @@ class CacheWriter:
         for folder in sorted(folders, reverse=True):
             if not any(folder.iterdir()):
                 folder.rmdir()
+        return self
 
 
 def draft_folder(path: Path) -> Path:
