@@ -123,6 +123,37 @@ class Chunk:
         return files | ({"content": f"{folder}/content/c/{self.index}/0"} if header.has_content else {})
 
 
+def header_fault(header: Header) -> str | None:
+    """What is wrong with a header that came from outside, or None: every field of its type and within its bounds."""
+
+    def counts(value: object) -> bool:
+        return isinstance(value, dict) and bool(value) and all(map(count, value.values()))
+
+    def count(value: object) -> bool:
+        return type(value) is int and 1 <= value < 2**31
+
+    def texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+    scale = header.logit_scale
+    sound = {
+        "dataset": isinstance(header.dataset, str),
+        "classnames": texts(header.classnames) and 0 < len(set(header.classnames)) == len(header.classnames),
+        "rows": counts(header.rows),
+        "views": counts(header.views) and counts(header.rows) and header.views.keys() == header.rows.keys(),
+        "dim": count(header.dim),
+        "dtype": header.dtype in ("float16", "float32"),
+        "chunk": count(header.chunk),
+        "batch": count(header.batch),
+        "logit_scale": type(scale) in (int, float) and 0 < scale < float("inf"),
+        "fingerprint": isinstance(header.fingerprint, dict),
+        "notes": texts(header.notes),
+        "source": isinstance(header.source, dict),
+    }
+    wrong = [name for name, right in sound.items() if not right]
+    return f"its header has no usable {', '.join(wrong)}" if wrong else None
+
+
 def text_fault(embedding: NDArray[np.floating]) -> str | None:
     """What is wrong with text embeddings [C, P, D], or None. A row may be NaN as a whole, a class may not."""
     finite = np.isfinite(embedding)
