@@ -19,7 +19,7 @@ from mma.cache.journal import Failure
 from mma.cache.layout import ManifestSplit
 from mma.cache.reader import Cache, SplitData
 from mma.cache.root import TEXT
-from mma.cache.schema import Header, Status, check_name, text_fault
+from mma.cache.schema import CONTENT, Header, Status, check_name, header_fault, text_fault
 from mma.cache.writer import CacheWriter
 
 
@@ -40,6 +40,7 @@ class Bundle:
     splits: Mapping[str, SplitData]
     failures: Mapping[str, Sequence[Failure]]
     texts: Mapping[str, BundledText] = field(default_factory=dict)
+    content: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # split -> [N, 32], where it is known
 
     def about(self) -> str:
         """All but the arrays, as JSON."""
@@ -48,12 +49,21 @@ class Bundle:
 
     @classmethod
     def of(
-        cls, about: str, splits: Mapping[str, SplitData], embeddings: Mapping[str, NDArray[np.float32]], where: str
+        cls,
+        about: str,
+        splits: Mapping[str, SplitData],
+        embeddings: Mapping[str, NDArray[np.float32]],
+        content: Mapping[str, NDArray[np.uint8]],
+        where: str,
     ) -> Bundle:
         """The bundle of `about` and its arrays; CacheError where they do not belong together."""
         try:
             known: dict[str, Any] = json.loads(about)
+            json.dumps(known, ensure_ascii=False, allow_nan=False).encode()  # finite numbers, and text that is text
             header = Header.from_attributes(known["header"], where)
+            fault = header_fault(header) or _about_fault(header, known)
+            if fault:
+                raise CacheError(f"{where} is a damaged export: {fault}")
             failures = {
                 split: [(int(row), int(status), str(reason)) for row, status, reason in found]
                 for split, found in known["failures"].items()
@@ -62,11 +72,31 @@ class Bundle:
                 name: BundledText(prompts["templates"], embeddings[name], prompts["texts"])
                 for name, prompts in known["prompts"].items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except CacheError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CacheError(f"{where} is a damaged export ({type(error).__name__}: {error})") from error
         if set(splits) != set(header.rows):
             raise CacheError(f"{where} has splits {', '.join(splits) or 'none'}, not {', '.join(header.rows)}")
-        return cls(header, {split: splits[split] for split in header.rows}, failures, texts)
+        return cls(header, {split: splits[split] for split in header.rows}, failures, texts, content)
+
+
+def _about_fault(header: Header, known: Mapping[str, Any]) -> str | None:
+    """What is wrong with the failures and prompt sets of an export, or None."""
+    codes = set(Status) - {Status.OK, Status.PENDING}
+    for split, found in known["failures"].items():
+        rows = [row for row, _, _ in found]
+        known_rows = all(type(row) is int and 0 <= row < header.rows.get(split, 0) for row in rows)
+        if not known_rows or len(set(rows)) < len(rows) or any(code not in codes for _, code, _ in found):
+            return f"failures of split {split!r} are not rows of it, with a status each"
+    for name, prompts in known["prompts"].items():
+        templates, texts = prompts["templates"], prompts["texts"]
+        lists = [templates] if texts is None else [templates, *texts]
+        if not templates or not all(isinstance(of, list) and all(isinstance(t, str) for t in of) for of in lists):
+            return f"prompt set {name!r} has templates or texts that are no lists of text"
+        if texts is not None and (len(texts) != len(header.classnames) or max(map(len, texts)) > len(templates)):
+            return f"prompt set {name!r} has texts of other classes, or too many"
+    return None
 
 
 def read_bundle(cache: Cache) -> Bundle:
@@ -78,7 +108,8 @@ def read_bundle(cache: Cache) -> Bundle:
         data = cache.text(name)
         texts[name] = BundledText(data.templates, data.embedding, cache.journal[TEXT + name].about.get("texts"))
     splits = {split: cache.split(split) for split in cache.header.rows}
-    return Bundle(cache.header, splits, cache.failures(), texts)
+    content = {split: cache.content(split) for split in cache.header.rows if cache.header.has_content}
+    return Bundle(cache.header, splits, cache.failures(), texts, content)
 
 
 def write_bundle(bundle: Bundle, out: Path) -> Path:
@@ -87,6 +118,9 @@ def write_bundle(bundle: Bundle, out: Path) -> Path:
     for split, data in bundle.splits.items():
         check_name("split", split)
         _check_split(split, data, header, bundle.failures.get(split, ()))
+        content = bundle.content.get(split)
+        if content is not None and (content.shape != (header.rows[split], CONTENT) or content.dtype != np.uint8):
+            raise CacheError(f"split {split!r} has content {content.dtype} {content.shape}; uint8 [N, 32] is expected")
     for name, text in bundle.texts.items():
         check_name("prompt set", name)
         shape = (len(header.classnames), len(text.templates), header.dim)
@@ -98,9 +132,10 @@ def write_bundle(bundle: Bundle, out: Path) -> Path:
         for name, text in bundle.texts.items():
             writer.write_text(name, text.templates, text.embedding, text.texts)
         for chunk in writer.pending():
-            rows = range(chunk.start, chunk.stop)
-            failed = [failure for failure in bundle.failures.get(chunk.split, ()) if failure[0] in rows]
-            writer.write(chunk, bundle.splits[chunk.split].embedding[chunk.start : chunk.stop], failed)
+            rows = slice(chunk.start, chunk.stop)
+            failed = [f for f in bundle.failures.get(chunk.split, ()) if chunk.start <= f[0] < chunk.stop]
+            content = bundle.content[chunk.split][rows] if chunk.split in bundle.content else None
+            writer.write(chunk, bundle.splits[chunk.split].embedding[rows], failed, content)
         writer.finish()
     return out
 
@@ -112,8 +147,10 @@ def _check_split(split: str, data: SplitData, header: Header, failures: Sequence
         raise CacheError(
             f"split {split!r} is {data.embedding.dtype} {data.embedding.shape}; {header.dtype} {shape} is expected"
         )
-    if len(data.label) != rows or len(data.path) != rows or len(data.status) != rows:
+    if data.label.shape != (rows,) or data.status.shape != (rows,) or len(data.path) != rows:
         raise CacheError(f"split {split!r} has {rows} rows, but other numbers of labels, statuses or paths")
+    if data.label.dtype.kind not in "iu" or data.status.dtype != np.uint8:
+        raise CacheError(f"split {split!r} has labels or statuses that are not whole numbers")
     status = np.zeros(rows, np.uint8)
     for row, code, _ in failures:
         status[row] = code

@@ -11,6 +11,7 @@ from zarr.storage import WrapperStore
 
 from mma.cache.durable import digest
 from mma.cache.errors import CacheError
+from mma.cache.files import CacheFiles
 from mma.cache.root import ROOT
 
 
@@ -20,14 +21,14 @@ class CheckedStore(WrapperStore[Store]):
     What is not in `known` does not exist: a chunk that is not journalled reads as never written.
     """
 
-    def __init__(self, store: Store, known: Mapping[str, str], root: bytes, where: str) -> None:
-        super().__init__(store)
+    def __init__(self, files: CacheFiles, known: Mapping[str, str], root: bytes) -> None:
+        super().__init__(files.store())
+        self._files = files
         self._known = known
         self._root = root
-        self._where = where
 
     def _with_store(self, store: Store) -> CheckedStore:
-        return CheckedStore(store, self._known, self._root, self._where)
+        return CheckedStore(self._files, self._known, self._root)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The file, or None where it is not known. CacheError where it is missing or other bytes than journalled."""
@@ -37,11 +38,14 @@ class CheckedStore(WrapperStore[Store]):
             return prototype.buffer.from_bytes(self._root)
         if key not in self._known:
             return None
-        data = await self._store.get(key, prototype)
+        return prototype.buffer.from_bytes(await asyncio.to_thread(self._read, key))
+
+    def _read(self, key: str) -> bytes:
+        data = self._files.read(key)
         if data is None:
-            raise CacheError(f"{self._where}: {key} is missing: run `mma cache verify` on it")
-        if await asyncio.to_thread(digest, data.as_numpy_array().data) != self._known[key]:
-            raise CacheError(f"{self._where}: {key} is damaged: run `mma cache verify` on it")
+            raise CacheError(f"{self._files.location}: {key} is missing: run `mma cache verify` on it")
+        if digest(data) != self._known[key]:
+            raise CacheError(f"{self._files.location}: {key} is damaged: run `mma cache verify` on it")
         return data
 
     async def get_partial_values(

@@ -88,6 +88,10 @@ def _diff_split(split: str, a: Cache, b: Cache, found: CacheDiff) -> None:
             such = f"{one.path[rows[first]]}: {left[first]} (A), {right[first]} (B)"
             found.rows.append(f"{split}: {len(changed)} rows of another {what}, the first is {such}")
     names = [one.path[row] for row in rows]
+    left, right = a.content(split)[rows], b.content(split)[others]  # [N, 32]
+    changed = np.flatnonzero((left != right).any(axis=1) & left.any(axis=1) & right.any(axis=1))
+    if len(changed):
+        found.rows.append(f"{split}: {len(changed)} rows are of other image bytes, the first is {names[changed[0]]}")
     _compare(f"image/{split}", one.embedding[rows], two.embedding[others], names, found)
 
 

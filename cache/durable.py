@@ -1,12 +1,37 @@
-"""Bytes that survive a power cut: write beside, fsync, rename, fsync the folder."""
+"""Files in one step each: read where they are files, written so that they survive a power cut."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".partial"  # what a file not yet whole is called, here and in Zarr's LocalStore
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. OSError where it is anything else (a link, a pipe, a folder): nothing is followed,
+    and nothing waits for another end.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether `path` is a regular file of these bytes."""
+    try:
+        return read_file(path) == data
+    except OSError:
+        return False
 
 
 def sync(path: Path) -> None:
@@ -29,7 +54,7 @@ def sync_tree(root: Path) -> None:
     sync(root.parent)
 
 
-def sync_files(root: Path, files: list[str]) -> None:
+def sync_files(root: Path, files: Iterable[str]) -> None:
     """Flush files below `root`, and the folders between."""
     paths = [root / file for file in files]
     for path in paths:
@@ -38,17 +63,25 @@ def sync_files(root: Path, files: list[str]) -> None:
         sync(folder)
 
 
+def open_new(path: Path) -> BinaryIO:
+    """A new file to be written. What stood there, a leftover or a link that was planted, is removed, never followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")  # O_EXCL: fails where anything has been put there since
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it is the old one or the new one, and on return is the new one on the disk.
 
-    Several processes may write the same file.
+    Several processes may write the same file. A folder that stands in its place is set aside, as `<name>.was`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with draft.open("wb") as file:
+    with open_new(draft) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.was"))
     draft.replace(path)
     sync(path.parent)
 

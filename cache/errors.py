@@ -8,4 +8,4 @@ from typing import ClassVar
 class CacheError(ValueError):
     """A cache cannot be read or written as asked. The message is one line: what, where, and how to mend it."""
 
-    exit_code: ClassVar[int] = 2  # of a command that ends so
+    exit_code: ClassVar[int] = 2  # of a command that ends with it

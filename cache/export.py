@@ -2,7 +2,8 @@
 
 | | .npz, .safetensors | Parquet |
 |---|---|---|
-| images | `image_<split>` [N, V, D], `label_<split>`, `status_<split>`, `path_<split>` [N] | image-<split>.parquet |
+| images | `image_<split>` [N, V, D]; `label_`, `status_`, `path_<split>` [N]; | image-<split>.parquet, a row an image |
+|        | `content_<split>` [N, 32] where it is kept | |
 | texts | `text_<prompt set>` [C, P, D], `classnames` [C] | text-<prompt set>.parquet, a row a class and template |
 | the rest | `mma`, JSON: header, failures, templates | the same in each file's schema metadata |
 
@@ -12,6 +13,10 @@ safetensors holds no strings: there, paths and class names are JSON in the file'
 from __future__ import annotations
 
 import json
+import math
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.cache.bundle import Bundle, read_bundle
-from mma.cache.durable import write_whole
+from mma.cache.durable import open_new, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.reader import SplitData, open_cache
+from mma.cache.schema import CONTENT
 
 KEY = "mma"
+SMALL = 64 * 2**20  # bytes that any .npz may unpack to
+UNPACKED = 20  # bytes for each of the file, beyond that: embeddings do not compress
 
 
 def export_cache(location: str | Path, out: Path) -> Path:
@@ -53,6 +61,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     if not file.is_file():
         raise CacheError(f"there is no file {file}")
     try:
+        _check_sizes(file)
         with np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise CacheError(f"{file} is not an .npz archive of arrays")
@@ -65,10 +74,31 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
         raise CacheError(f"{file} is not a readable .npz file ({reason})") from error
 
 
+def _check_sizes(npz: Path) -> None:
+    """CacheError where the arrays of an .npz would take more memory than an honest file of its size has in it."""
+    with zipfile.ZipFile(npz) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+        most = SMALL + UNPACKED * npz.stat().st_size
+        if total > most:
+            raise CacheError(
+                f"{npz} would unpack to {total:,} bytes, more than {most:,}: it is no archive of embeddings"
+            )
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+                if dtype.hasobject:
+                    continue  # refused by its type, unread
+                if dtype.itemsize == 0 or stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+                    raise CacheError(f"{npz}: {member.filename} has another size than its header {shape} {dtype} says")
+
+
 def _numbers(bundle: Bundle) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for split, data in bundle.splits.items():
         arrays |= {f"image_{split}": data.embedding, f"label_{split}": data.label, f"status_{split}": data.status}
+    arrays |= {f"content_{split}": content for split, content in bundle.content.items()}
     return arrays | {f"text_{name}": text.embedding for name, text in bundle.texts.items()}
 
 
@@ -83,16 +113,20 @@ def _bundle(about: str, arrays: dict[str, NDArray[Any]], paths: dict[str, list[s
     except KeyError as error:
         raise CacheError(f"{file} lacks the array {error.args[0]}") from error
     texts = {name.removeprefix("text_"): array for name, array in arrays.items() if name.startswith("text_")}
-    return Bundle.of(about, splits, texts, str(file))
+    content = {split: arrays[f"content_{split}"] for split in paths if f"content_{split}" in arrays}
+    return Bundle.of(about, splits, texts, content, str(file))
 
 
 def _to_npz(bundle: Bundle, out: Path) -> None:
     strings = {f"path_{split}": np.array(list(data.path), dtype=str) for split, data in bundle.splits.items()}
     strings |= {"classnames": np.array(bundle.header.classnames, dtype=str), KEY: np.array(bundle.about())}
     draft = out.with_name(f".{out.name}.partial")
-    with draft.open("wb") as file:
-        np.savez(file, **_numbers(bundle), **strings)  # type: ignore[arg-type]
-    draft.replace(out)
+    try:
+        with open_new(draft) as file:
+            np.savez(file, **_numbers(bundle), **strings)  # type: ignore[arg-type]
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _from_npz(file: Path) -> Bundle | None:
@@ -130,24 +164,32 @@ def _to_parquet(bundle: Bundle, out: Path) -> None:
     pa, parquet = _pyarrow()
     about = {KEY: bundle.about()}
     names = np.array(bundle.header.classnames, dtype=object)
-    draft = out.with_name(f".{out.name}.partial")
-    draft.mkdir(exist_ok=True)
+    draft = Path(
+        tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent)
+    )  # its own: takes in no other
+    draft.chmod(0o755)
 
     def rows(array: NDArray[Any]) -> Any:  # [N, ...] -> N lists of numbers
         flat = array.reshape(len(array), -1)
         return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
 
-    for split, data in bundle.splits.items():
-        columns = {"path": list(data.path), "label": data.label, "class": names[data.label], "status": data.status}
-        table = pa.table({**columns, "embedding": rows(data.embedding)}).replace_schema_metadata(about)
-        parquet.write_table(table, draft / f"image-{split}.parquet")
-    for name, text in bundle.texts.items():
-        classes, templates = text.embedding.shape[:2]
-        columns = {"class": np.repeat(names, templates), "template": list(text.templates) * classes}
-        embedding = rows(text.embedding.reshape(classes * templates, -1))
-        table = pa.table({**columns, "embedding": embedding}).replace_schema_metadata(about)
-        parquet.write_table(table, draft / f"text-{name}.parquet")
-    draft.replace(out)
+    try:
+        for split, data in bundle.splits.items():
+            columns = {"path": list(data.path), "label": data.label, "class": names[data.label], "status": data.status}
+            columns["embedding"] = rows(data.embedding)
+            if split in bundle.content:
+                columns["content"] = pa.array([row.tobytes() for row in bundle.content[split]], pa.binary(CONTENT))
+            table = pa.table(columns).replace_schema_metadata(about)
+            parquet.write_table(table, draft / f"image-{split}.parquet")
+        for name, text in bundle.texts.items():
+            classes, templates = text.embedding.shape[:2]
+            columns = {"class": np.repeat(names, templates), "template": list(text.templates) * classes}
+            embedding = rows(text.embedding.reshape(classes * templates, -1))
+            table = pa.table({**columns, "embedding": embedding}).replace_schema_metadata(about)
+            parquet.write_table(table, draft / f"text-{name}.parquet")
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _from_parquet(folder: Path) -> Bundle:
@@ -168,10 +210,13 @@ def _from_parquet(folder: Path) -> Bundle:
                 arrays[f"label_{name}"] = table["label"].to_numpy()
                 arrays[f"status_{name}"] = table["status"].to_numpy()
                 paths[name] = table["path"].to_pylist()
+                if "content" in table.column_names:
+                    content = b"".join(table["content"].to_pylist())
+                    arrays[f"content_{name}"] = np.frombuffer(content, np.uint8).reshape(len(table), CONTENT)
             else:
                 templates = len(about["prompts"][name]["templates"])
                 arrays[f"text_{name}"] = values.reshape(-1, templates, int(about["header"]["dim"]))
-    except (pa.ArrowException, KeyError, ValueError, OSError, AttributeError) as error:
+    except (pa.ArrowException, KeyError, ValueError, TypeError, OSError, AttributeError, RecursionError) as error:
         raise CacheError(f"{folder} is not a folder of Parquet that mma exported ({error})") from error
     if not about:
         raise CacheError(f"{folder} holds no .parquet files")

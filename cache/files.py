@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import fsspec
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from mma.cache.durable import read_file
 from mma.cache.errors import CacheError
-from mma.cache.journal import JOURNAL
+from mma.cache.journal import JOURNAL, SPARE
 from mma.cache.root import ROOT
 
 
@@ -36,23 +39,34 @@ class CacheFiles:
     def read(self, name: str) -> bytes | None:
         """A file's bytes; None where it is missing. CacheError where it is there and cannot be read."""
         try:
+            if not is_url(self.location):
+                return read_file(Path(self._folder, name))
             return bytes(self._fs.cat_file(f"{self._folder.rstrip('/')}/{name}"))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            link = error.errno == errno.ELOOP
+            reason = "it is a link" if link else error.strerror or error
+            raise CacheError(f"{self.location}: {name} cannot be read ({reason})") from error
         except Exception as error:  # every store behind fsspec has its own
             raise CacheError(f"{self.location}: {name} cannot be read ({type(error).__name__}: {error})") from error
 
     def root_and_journal(self) -> tuple[bytes, bytes]:
-        """zarr.json and the journal; CacheError where the place holds no cache."""
+        """zarr.json and the journal; CacheError where the place holds no cache, or they cannot be read."""
         root = self.read(ROOT)
         journal = self.read(JOURNAL)
         if root is None and journal is None:
-            raise CacheError(f"{self.location} is not an mma cache")
+            lost = self.read(SPARE) is not None
+            what = "is a damaged cache: run `mma cache verify` on it" if lost else "is not an mma cache"
+            raise CacheError(f"{self.location} {what}")
         return root or b"", journal or b""
 
     def sizes(self) -> dict[str, int]:
         """Every file with its bytes, by path inside the cache."""
         base = self._folder.rstrip("/")
+        if not is_url(self.location):
+            files = [Path(folder, name) for folder, _, names in os.walk(base) for name in names]
+            return {file.relative_to(base).as_posix(): file.lstat().st_size for file in sorted(files)}
         found = self._fs.find(base, detail=True)
         return {name.removeprefix(base).lstrip("/"): int(info["size"] or 0) for name, info in sorted(found.items())}
 

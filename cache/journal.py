@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mma.cache.durable import digest, write_whole
+from mma.cache.durable import digest, read_file, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.killpoint import step
 
@@ -62,7 +62,7 @@ class Entry:
             record = json.loads(line)
             failures = [(int(row), int(status), str(reason)) for row, status, reason in record["failures"]]
             entry = cls(str(record["unit"]), dict(record["files"]), failures, dict(record.get("about", {})))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return entry if entry.to_line() == line else None
 
@@ -95,10 +95,14 @@ class Journal:
         self._path = cache / JOURNAL
         self.entries: dict[str, Entry] = {}
         if self._path.exists():
-            data = self._path.read_bytes()
-            self.entries, length = read_journal(data, str(cache))
-            if length < len(data):
-                os.truncate(self._path, length)
+            self.entries, _ = read_journal(read_file(self._path), str(cache))
+
+    def cut_torn_line(self) -> None:
+        """Shorten the file to its whole lines."""
+        data = self.read()
+        _, length = parse_journal(data)
+        if length < len(data):
+            os.truncate(self._path, length)
 
     def append(self, entry: Entry) -> None:
         """Record a unit. On return the record is on the disk."""
@@ -119,4 +123,4 @@ class Journal:
 
     def read(self) -> bytes:
         """The journal as it is on the disk."""
-        return self._path.read_bytes()
+        return read_file(self._path)

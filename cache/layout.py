@@ -12,7 +12,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
 
 from mma.cache.errors import CacheError
 from mma.cache.root import TEXT
-from mma.cache.schema import Header, Status, check_name
+from mma.cache.schema import CONTENT, Header, Status, check_name
 
 MANIFEST_CHUNK = 65_536  # rows in a chunk of `label` and `path`; both are written once, at creation
 
@@ -34,6 +34,8 @@ def lay_out(root: zarr.Group, header: Header, manifest: Mapping[str, ManifestSpl
         chunk = (min(header.chunk, rows), *shape[1:])
         create_array(root, f"{folder}/embedding", shape, chunk, np.dtype(header.dtype), np.nan)
         create_array(root, f"{folder}/status", shape[:1], chunk[:1], np.uint8, Status.PENDING)
+        if header.has_content:
+            create_array(root, f"{folder}/content", (rows, CONTENT), (chunk[0], CONTENT), np.uint8, 0)
         many = (min(MANIFEST_CHUNK, rows),)
         label = create_array(root, f"{folder}/label", shape[:1], many, np.int32, -1)
         path = root.create_array(

@@ -1,5 +1,7 @@
 """One writer a cache: a lock file beside it, `.food101.zarr.lock`, that names its holder.
 
+It belongs to the place where the cache is, however many links lead there, and is itself never reached through one.
+
 The kernel's lock (flock) on the file is what excludes; it ends with its process, however that ends. Where it may not
 reach (another host on a shared disk, a file system without it), the holder's heartbeat decides: it touches the file
 every few seconds, and who comes second watches for that before taking over. Only changes of the file's time are looked
@@ -12,12 +14,14 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
+from mma.cache.durable import read_file
 from mma.cache.errors import CacheError
 
 if sys.platform != "win32":  # there, the heartbeat alone decides
@@ -25,6 +29,7 @@ if sys.platform != "win32":  # there, the heartbeat alone decides
 
 BEAT = 2.0  # seconds between touches
 WATCH = 15.0  # seconds without one, and the holder is dead
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def refuse_if_locked(cache: Path) -> None:
@@ -43,6 +48,8 @@ class CacheLock:
             cache.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._acquire()
         except OSError as error:
+            if error.errno == errno.ELOOP and self._path.is_symlink():
+                raise CacheError(f"{self._path} is a link, not a lock file: remove it") from error
             raise CacheError(f"{cache} cannot be written ({error.strerror or error}): choose another place") from error
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep_beating, daemon=True, name="cache-lock")
@@ -71,14 +78,17 @@ class CacheLock:
 
     def _acquire(self) -> int:
         while True:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
             try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise CacheError(f"{self._path} is not a lock file: remove it")
                 kernel = self._kernel_lock(handle)
                 if not self._same_file(handle):
                     os.close(handle)
                     continue  # its last holder removed it in between
                 here, holder = socket.gethostname(), self._holder_record()
-                certain = holder is None or (holder.get("host") == here and (kernel or _is_dead(holder.get("pid"))))
+                certain = holder is None or (kernel and holder.get("host") == here)
+                # without the kernel's lock only the heartbeat tells: another container has process ids of its own
                 if not certain and self._beats():
                     raise self._refusal()
                 os.ftruncate(handle, 0)
@@ -118,19 +128,19 @@ class CacheLock:
         while not self._ended.wait(BEAT):
             try:
                 if self._is_ours():
-                    os.utime(self._path)
+                    os.utime(self._path, follow_symlinks=False)
             except OSError:
                 pass  # `check` will find out
 
     def _touched(self) -> int:
         try:
-            return self._path.stat().st_mtime_ns
+            return self._path.lstat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
     def _same_file(self, handle: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(handle), self._path.stat())
+            return os.path.samestat(os.fstat(handle), self._path.lstat())
         except FileNotFoundError:
             return False
 
@@ -142,9 +152,9 @@ class CacheLock:
 
     def _holder_record(self) -> dict[str, object] | None:
         try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
+            record = json.loads(read_file(self._path))
             return record if isinstance(record, dict) else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def _holder(self) -> str:
@@ -156,16 +166,5 @@ class CacheLock:
 
 
 def _lock_file(cache: Path) -> Path:
-    return cache.absolute().parent / f".{cache.name}.lock"
-
-
-def _is_dead(pid: object) -> bool:
-    if not isinstance(pid, int) or os.name == "nt":  # there, signal 0 is Ctrl-C
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    place = Path(os.path.realpath(cache))
+    return place.parent / f".{place.name}.lock"

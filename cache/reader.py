@@ -9,7 +9,8 @@ Every byte that is read is checked against the journal first, and the journal ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import zarr
 from numpy.typing import NDArray
 
 from mma.cache.checked import CheckedStore
+from mma.cache.durable import digest
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import Entry, Failure, read_journal
 from mma.cache.root import TEXT, Root
-from mma.cache.schema import Header, Status, text_fault
+from mma.cache.schema import CONTENT, Header, Status, text_fault
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Cache:
         Of a cache opened as `partial`, rows not yet done have `Status.PENDING` and NaN.
         """
         if name not in self.header.rows:
-            raise CacheError(f"{self.location} has no split {name!r}; it has {', '.join(self.header.rows)}")
+            raise self._no_split(name)
         embedding, label, status, path = (
             self._load(f"image/{name}/{array}") for array in ("embedding", "label", "status", "path")
         )
@@ -80,17 +82,53 @@ class Cache:
             raise CacheError(f"{self.location}: split {name!r} has non-finite embeddings: run `mma cache verify` on it")
         return SplitData(embedding, label, status, [str(p) for p in path])
 
+    def content(self, name: str) -> NDArray[np.uint8]:
+        """SHA-256 of the encoded bytes of each row of a split, as they were read [N, 32]; zeros where not known.
+
+        A cache of schema version 1, and an imported one, knows none. CacheError as for `split`.
+        """
+        if name not in self.header.rows:
+            raise self._no_split(name)
+        if not self.header.has_content:
+            return np.zeros((self.header.rows[name], CONTENT), np.uint8)
+        content: NDArray[np.uint8] = self._load(f"image/{name}/content")
+        return content
+
     def text(self, prompts: str) -> TextData:
         """Load a prompt set. CacheError where the cache has none of that name, or its bytes are damaged."""
         if prompts not in self.prompts:
-            raise CacheError(
-                f"{self.location} has no prompt set {prompts!r}; it has {', '.join(self.prompts) or 'none'}"
-            )
+            raise self._no_prompts(prompts)
         embedding = self._load(f"{TEXT}{prompts}/embedding")
         fault = text_fault(embedding)
         if fault:
             raise CacheError(f"{self.location}: prompt set {prompts!r}: texts {fault}: run `mma cache verify` on it")
         return TextData([str(t) for t in self.journal[TEXT + prompts].about["templates"]], embedding)
+
+    def digest(self, splits: Iterable[str], prompts: str | None) -> str:
+        """What the numbers of these splits and this prompt set are known by: twelve hexadecimal digits.
+
+        Of the SHA-256 that the journal has of every stored file of embeddings, labels, statuses and texts, of the class
+        names and the logit scale. Copies of a cache have the same; where any of these bytes differ it is another,
+        whatever the fingerprints say. Of an unfinished cache it covers what is done, and changes as more is. CacheError
+        where the cache has no such split or prompt set.
+        """
+        folders = []
+        for split in sorted(set(splits)):
+            if split not in self.header.rows:
+                raise self._no_split(split)
+            folders += [f"image/{split}/{array}/" for array in ("embedding", "label", "status")]
+        if prompts is not None:
+            if prompts not in self.prompts:
+                raise self._no_prompts(prompts)
+            folders.append(f"{TEXT}{prompts}/")
+        used = {
+            file: checksum
+            for entry in self.journal.values()
+            for file, checksum in entry.files.items()
+            if file.startswith(tuple(folders))
+        }
+        known = [sorted(used.items()), self.header.classnames, self.header.logit_scale]
+        return digest(json.dumps(known).encode())[:12]
 
     def failures(self) -> dict[str, list[Failure]]:
         """Rows without an embedding: split -> [(row, Status, reason)]."""
@@ -104,6 +142,12 @@ class Cache:
         """Chunks done, and chunks in all."""
         chunks = list(self.header.chunks())
         return sum(chunk.unit in self.journal for chunk in chunks), len(chunks)
+
+    def _no_split(self, name: str) -> CacheError:
+        return CacheError(f"{self.location} has no split {name!r}; it has {', '.join(self.header.rows)}")
+
+    def _no_prompts(self, name: str) -> CacheError:
+        return CacheError(f"{self.location} has no prompt set {name!r}; it has {', '.join(self.prompts) or 'none'}")
 
     def _load(self, name: str) -> Any:
         try:
@@ -131,7 +175,7 @@ def open_cache(location: str | Path, *, partial: bool = False) -> Cache:
     if implied.header != root.header or (root.complete and implied != root):
         raise CacheError(f"{location}: zarr.json and the journal disagree: run `mma cache verify` on it")
     known = {file: checksum for entry in entries.values() for file, checksum in entry.files.items()}
-    store = CheckedStore(files.store(), known, data, files.location)
+    store = CheckedStore(files, known, data)
     group = zarr.open_group(store, mode="r", zarr_format=3)
     cache = Cache(files.location, root.header, implied.prompts, root.complete, entries, group)
     done, total = cache.progress()

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import zarr
 
-from mma.cache.durable import write_whole
+from mma.cache.durable import holds, write_whole
 from mma.cache.errors import CacheError
+from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, parse_journal
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, lay_out, lay_out_text
@@ -58,7 +59,8 @@ def mend(
     by_name = {fault.file: fault for fault in checked.faults if fault.unit}
     with CacheWriter.reopen(path) as writer:
         if copy is not None:
-            restored += [file for file in by_name if _restore_from(writer, copy, file)]
+            source = CacheFiles(copy)
+            restored += [file for file in by_name if _restore_from(writer, source, file)]
         left = [fault for file, fault in by_name.items() if file not in restored]
         if any(fault.unit == MANIFEST or fault.file.endswith(ROOT) for fault in left):
             restored += _mend_layout(writer, checked, left, manifest)
@@ -83,17 +85,17 @@ def _mend_top(path: Path, checked: Checked) -> list[str]:
     restored = []
     for name, data in wanted.items():
         file = path / name
-        if not file.exists() or file.read_bytes() != data:
+        if not holds(file, data):
             with step("repair.restore"):
                 write_whole(file, data)
             restored.append(name)
     return restored
 
 
-def _restore_from(writer: CacheWriter, copy: Path, file: str) -> bool:
+def _restore_from(writer: CacheWriter, copy: CacheFiles, file: str) -> bool:
     try:
-        writer.restore(file, (copy / file).read_bytes())
-    except (CacheError, OSError):
+        writer.restore(file, copy.read(file) or b"")
+    except CacheError:
         return False  # the copy is damaged there too, or is of something else
     return True
 

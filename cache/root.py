@@ -49,7 +49,7 @@ class Root:
         try:
             attributes = json.loads(data)["attributes"]
             known = attributes["schema"] == SCHEMA
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             damaged = SCHEMA.encode() in data or not data
             what = "is a damaged cache: run `mma cache verify` on it" if damaged else "is not an mma cache"
             raise CacheError(f"{where} {what}") from error

@@ -7,11 +7,14 @@
       image/<split>/label               [N] int32, index into the class names
       image/<split>/status              [N] uint8, see Status
       image/<split>/path                [N] string, where the row came from, relative to the data set's root
+      image/<split>/content             [N, 32] uint8, SHA-256 of the row's encoded bytes as they were read; 0: unknown
       text/<prompt set>/embedding       [C, P, D] float32, one row a class and template, not normalised; a class with
                                         fewer sentences than others has rows of NaN at its end
 
-One chunk of `embedding` and `status` is one unit of work: a fixed number of rows, written once. Chunks are
+One chunk of `embedding`, `status` and `content` is one unit of work: a fixed number of rows, written once. Chunks are
 uncompressed with a CRC-32C behind each. What is not written reads as NaN, -1 or `Status.PENDING`, never as a value.
+
+Version 1 had no `content`. Such a cache is read, mended and continued as what it is.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from numpy.typing import NDArray
 from mma.cache.errors import CacheError
 
 SCHEMA = "mma-cache"
-VERSION = 1
+VERSION = 2
+CONTENT = 32  # bytes of a row's content hash
 
 Fingerprint = Mapping[str, Any]  # plain JSON data: everything that decides the embeddings
 
@@ -60,6 +64,7 @@ class Header:
     fingerprint: dict[str, Any]
     notes: list[str]  # what a reader should know, e.g. how the splits were made
     source: dict[str, Any]  # how to find the images and the model again, for `mma cache repair`; decides nothing
+    version: int = VERSION  # of the schema
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Header:
@@ -67,7 +72,7 @@ class Header:
         if attributes.get("schema") != SCHEMA:
             raise CacheError(f"{where} is not an mma cache")
         version = attributes.get("version")
-        if not isinstance(version, int) or version > VERSION:
+        if type(version) is not int or not 1 <= version <= VERSION:
             raise CacheError(
                 f"{where} has cache schema {version}; this mma reads up to {VERSION}: install a newer mma to use it"
             )
@@ -79,7 +84,16 @@ class Header:
 
     def to_attributes(self) -> dict[str, Any]:
         """The header as plain JSON data, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **asdict(self)}
+        return {"schema": SCHEMA, "version": self.version, **asdict(self)}
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the cache keeps a hash of each row's bytes."""
+        return self.version >= 2
+
+    def noises(self, split: str) -> list[str]:
+        """The noises of a split's last views, in the order of these views; none where the cache was made without."""
+        return list(self.fingerprint.get("image_noise", {}).get(split, []))
 
     def chunks(self) -> Iterator[Chunk]:
         """Every unit of work, in the order it is done."""
@@ -101,6 +115,43 @@ class Chunk:
     def unit(self) -> str:
         """Its name in the journal."""
         return f"image/{self.split}/{self.index}"
+
+    def files(self, header: Header) -> dict[str, str]:
+        """Array -> its file, of the arrays that a unit of work writes."""
+        folder = f"image/{self.split}"
+        files = {"embedding": f"{folder}/embedding/c/{self.index}/0/0", "status": f"{folder}/status/c/{self.index}"}
+        return files | ({"content": f"{folder}/content/c/{self.index}/0"} if header.has_content else {})
+
+
+def header_fault(header: Header) -> str | None:
+    """What is wrong with a header that came from outside, or None: every field of its type and within its bounds."""
+
+    def counts(value: object) -> bool:
+        return isinstance(value, dict) and bool(value) and all(map(count, value.values()))
+
+    def count(value: object) -> bool:
+        return type(value) is int and 1 <= value < 2**31
+
+    def texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+    scale = header.logit_scale
+    sound = {
+        "dataset": isinstance(header.dataset, str),
+        "classnames": texts(header.classnames) and 0 < len(set(header.classnames)) == len(header.classnames),
+        "rows": counts(header.rows),
+        "views": counts(header.views) and counts(header.rows) and header.views.keys() == header.rows.keys(),
+        "dim": count(header.dim),
+        "dtype": header.dtype in ("float16", "float32"),
+        "chunk": count(header.chunk),
+        "batch": count(header.batch),
+        "logit_scale": type(scale) in (int, float) and 0 < scale < float("inf"),
+        "fingerprint": isinstance(header.fingerprint, dict),
+        "notes": texts(header.notes),
+        "source": isinstance(header.source, dict),
+    }
+    wrong = [name for name, right in sound.items() if not right]
+    return f"its header has no usable {', '.join(wrong)}" if wrong else None
 
 
 def text_fault(embedding: NDArray[np.floating]) -> str | None:

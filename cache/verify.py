@@ -20,7 +20,7 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, parse_journal
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import Chunk, Header, Status
+from mma.cache.schema import CONTENT, Chunk, Header, Status
 
 READERS = 8  # files read and hashed at a time
 CRC = 4  # bytes behind every chunk
@@ -98,50 +98,77 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
 
 def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
     """Root and journal as they must have been, and what is wrong with those on the disk."""
-    data, log = files.root_and_journal()
+    read, why = _read_top(files)
+    data, log, spare = (read[name] for name in (ROOT, JOURNAL, SPARE))
     reason = f"{files.location}: zarr.json and the journal are of different caches, or damaged both"
-    spare = files.read(SPARE)
     try:
-        root: Root | None = Root.parse(data, files.location)
+        root: Root | None = Root.parse(data or b"", files.location)
     except CacheError as error:
         root, reason = None, str(error)
     logs = [text for text in (log, spare) if text and MANIFEST in parse_journal(text)[0]]
+    whole = [text for text in logs if parse_journal(text)[1] == len(text)]
     if root and root.complete:
         good = [text for text in logs if root.vouches_for(text)]
         if good:
-            return root, good[0][: int((root.journal or {})["bytes"])], _journal_faults(root, log, spare)
-        if len(logs) == 2 and logs[0] == logs[1]:  # the copies agree: it is the root that is another cache's
-            return _implied(logs[0], spare=True), logs[0], [_root_fault("is of another cache")]
+            return root, good[0][: int((root.journal or {})["bytes"])], _journal_faults(root, read, why)
+        if len(whole) == 2 and whole[0] == whole[1]:  # the copies agree: it is the root that is another cache's
+            return _implied(whole[0], spare=True), whole[0], [Fault("", ROOT, "is of another cache")]
     elif root:
-        if log in logs and _implied(log, spare=False).header == root.header:
-            whole = log[: parse_journal(log)[1]]
-            torn = b"\n" in log[len(whole) : -1]
-            return root, whole, [Fault("", JOURNAL, "is damaged")] if torn else []
-        if len(logs) == 2 and logs[0] == logs[1]:
-            return _implied(logs[0], spare=True), logs[0], [_root_fault("is of another cache")]
-    elif logs and ((len(logs) == 1 and spare is None) or len(set(logs)) == 1):
-        what = "is missing" if files.read(ROOT) is None else "is damaged"
-        return _implied(logs[0], spare=spare is not None), logs[0], [_root_fault(what)]
+        if log in logs and log and _implied(log, spare=False).header == root.header:
+            return root, log[: parse_journal(log)[1]], [Fault("", JOURNAL, "is damaged")] if _has_bad_lines(log) else []
+        if len(whole) == 2 and whole[0] == whole[1]:
+            return _implied(whole[0], spare=True), whole[0], [Fault("", ROOT, "is of another cache")]
+    else:
+        what = Fault("", ROOT, why.get(ROOT) or ("is missing" if data is None else "is damaged"))
+        if spare is not None and len(set(whole)) == 1:  # one whole copy is enough
+            implied = _implied(whole[0], spare=True)
+            return implied, whole[0], [what, *_journal_faults(implied, read, why)]
+        if spare is None and logs:
+            return _implied(logs[0], spare=False), logs[0], [what]
     raise CacheError(f"{reason}; its journal does not help: make it again")
+
+
+def _read_top(files: CacheFiles) -> tuple[dict[str, bytes | None], dict[str, str]]:
+    """Root, journal and spare: the bytes, None where it is missing and b"" where it cannot be read; and why not."""
+    read: dict[str, bytes | None] = {}
+    why: dict[str, str] = {}
+    for name in (ROOT, JOURNAL, SPARE):
+        try:
+            read[name] = files.read(name)
+        except CacheError as error:
+            read[name], why[name] = b"", _reason(files, name, error)
+    if all(data is None for data in read.values()):
+        raise CacheError(f"{files.location} is not an mma cache")
+    return read, why
+
+
+def _reason(files: CacheFiles, name: str, error: CacheError) -> str:
+    return str(error).removeprefix(f"{files.location}: {name} ")
 
 
 def _implied(journal: bytes, *, spare: bool) -> Root:
     return Root.of(parse_journal(journal)[0], journal, complete=spare)
 
 
-def _root_fault(what: str) -> Fault:
-    return Fault("", ROOT, what)
+def _has_bad_lines(journal: bytes) -> bool:
+    """Whether more than a torn last line, which a crash leaves, is no entry."""
+    return b"\n" in journal[parse_journal(journal)[1] : -1]
 
 
-def _journal_faults(root: Root, log: bytes, spare: bytes | None) -> list[Fault]:
+def _journal_faults(root: Root, read: Mapping[str, bytes | None], why: Mapping[str, str]) -> list[Fault]:
     faults = []
-    for name, text in ((JOURNAL, log), (SPARE, spare)):
-        if not text:
+    for name in (JOURNAL, SPARE):
+        text = read[name]
+        if name in why:
+            faults.append(Fault("", name, why[name]))
+        elif not text:
             faults.append(Fault("", name, "is missing or empty"))
         elif not root.vouches_for(text):
             faults.append(Fault("", name, "is damaged, or of another cache"))
         elif name == SPARE and parse_journal(text)[1] < len(text):  # never appended to, so never torn
             faults.append(Fault("", name, "is damaged"))
+        elif _has_bad_lines(text):
+            faults.append(Fault("", name, "has lines behind its end that are no entries"))
     return faults
 
 
@@ -152,7 +179,7 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
         try:
             data = files.read(name)
         except CacheError as error:
-            yield Fault(entry.unit, name, str(error).removeprefix(f"{files.location}: {name} "), rows)
+            yield Fault(entry.unit, name, _reason(files, name, error), rows)
             continue
         if data is None:
             yield Fault(entry.unit, name, "is missing", rows)
@@ -161,19 +188,23 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
         else:
             found[name] = data
     if len(found) == len(entry.files):
-        what = _chunk_fault(header, chunk, entry, found) if chunk else _layout_fault(header, entry, found)
+        by_array = {name: found.get(file, b"") for name, file in chunk.files(header).items()} if chunk else {}
+        what = _chunk_fault(header, chunk, entry, by_array) if chunk else _layout_fault(header, entry, found)
         if what:
             yield Fault(entry.unit, next(iter(entry.files)), what, rows)
 
 
-def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, found: Mapping[str, bytes]) -> str | None:
-    """Whether values, status and journal agree row by row."""
-    embedding, status = map(np.frombuffer, (data[:-CRC] for data in found.values()), (header.dtype, "u1"))
+def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, data: Mapping[str, bytes]) -> str | None:
+    """Whether values, status and journal agree row by row; `data` is the file of each array."""
     count = chunk.stop - chunk.start
+    rows = min(header.chunk, header.rows[chunk.split])  # of a whole chunk; the last one is padded
     width = header.views[chunk.split] * header.dim
-    if len(embedding) % width or len(embedding) // width != len(status) or len(status) < count:
+    wanted = {"embedding": width * np.dtype(header.dtype).itemsize, "status": 1, "content": CONTENT}
+    if any(len(bytes_) != rows * wanted[name] + CRC for name, bytes_ in data.items()):
         return "has another shape than the header says"
-    finite = np.isfinite(embedding.reshape(-1, width)[:count]).all(axis=1)
+    embedding = np.frombuffer(data["embedding"][:-CRC], header.dtype).reshape(rows, width)
+    status = np.frombuffer(data["status"][:-CRC], np.uint8)
+    finite = np.isfinite(embedding[:count]).all(axis=1)
     failed = {row - chunk.start: code for row, code, _ in entry.failures}
     expected = np.array([failed.get(row, Status.OK) for row in range(count)], np.uint8)
     if not np.array_equal(status[:count], expected) or not np.array_equal(finite, expected == Status.OK):
@@ -189,6 +220,8 @@ def _layout_fault(header: Header, entry: Entry, found: Mapping[str, bytes]) -> s
         shapes[f"image/{split}/label"] = [rows], "int32"
         shapes[f"image/{split}/status"] = [rows], "uint8"
         shapes[f"image/{split}/path"] = [rows], "string"
+        if header.has_content:
+            shapes[f"image/{split}/content"] = [rows, CONTENT], "uint8"
     if entry.unit != MANIFEST:
         templates = len(entry.about["templates"])
         shapes = {f"{entry.unit}/embedding": ([len(header.classnames), templates, header.dim], "float32")}

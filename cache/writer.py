@@ -2,7 +2,7 @@
 
     with CacheWriter.create(path, header, manifest) as writer:     # or CacheWriter.resume(path, header)
         for chunk in writer.pending():
-            writer.write(chunk, embedding, failures)
+            writer.write(chunk, embedding, failures, content)
         writer.write_text("default", templates, embedding)
         writer.finish()
 
@@ -13,16 +13,17 @@ One process at a time writes a cache: see lock.py. A finished cache has the same
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mma.cache.durable import PARTIAL, digest, sync, sync_files, sync_tree, write_whole
+from mma.cache.durable import PARTIAL, digest, holds, read_file, sync, sync_files, sync_tree, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, Failure, Journal
@@ -30,7 +31,7 @@ from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, array, lay_out, lay_out_text
 from mma.cache.lock import CacheLock
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import Chunk, Header, Status, check_name, fingerprint_diff, text_fault
+from mma.cache.schema import CONTENT, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
 
 
 class CacheWriter:
@@ -42,7 +43,7 @@ class CacheWriter:
         self._lock = lock
         self.changed: list[str] = []  # units done again with other bytes than those that were lost
         self._journal = Journal(path)
-        self._tidy()
+        self._published = _stored_root(path)
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
     @classmethod
@@ -72,7 +73,10 @@ class CacheWriter:
 
     @classmethod
     def resume(cls, path: Path, header: Header) -> CacheWriter:
-        """Continue a cache. Its own chunk and batch sizes hold; another fingerprint is refused with the differences."""
+        """Continue a cache. Its own chunk and batch sizes hold; another fingerprint is refused with the differences.
+
+        It is recovered first: see `recover`.
+        """
         lock = CacheLock(path)
         try:
             stored = _stored_root(path).header
@@ -81,22 +85,22 @@ class CacheWriter:
                 raise CacheError(
                     f"{path} was made differently; choose another --cache, or delete it:\n  " + "\n  ".join(differences)
                 )
-            free = {"chunk": header.chunk, "batch": header.batch, "notes": header.notes, "source": header.source}
-            if replace(stored, **free) != header:  # type: ignore[arg-type]
+            free = ("chunk", "batch", "notes", "source", "version")
+            if replace(stored, **{name: getattr(header, name) for name in free}) != header:
                 raise CacheError(
                     f"{path} has the same fingerprint but another layout: delete it, or choose another --cache"
                 )
-            return cls(path, stored, lock)
+            return cls(path, stored, lock).recover()
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def reopen(cls, path: Path) -> CacheWriter:
-        """Continue a cache as it is, to add text to it or to finish a repair."""
+        """Continue a cache as it is, to add text to it or to finish a repair. It is recovered first: see `recover`."""
         lock = CacheLock(path)
         try:
-            return cls(path, _stored_root(path).header, lock)
+            return cls(path, _stored_root(path).header, lock).recover()
         except BaseException:
             lock.release()
             raise
@@ -142,8 +146,22 @@ class CacheWriter:
             found[chunk.split] += entry.failures if entry else []
         return found
 
-    def write(self, chunk: Chunk, embedding: NDArray[np.floating], failures: Sequence[Failure] = ()) -> None:
-        """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN."""
+    def write(
+        self,
+        chunk: Chunk,
+        embedding: NDArray[np.floating],
+        failures: Sequence[Failure] = (),
+        content: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN.
+
+        `content` [rows, 32] is the SHA-256 of each row's encoded bytes, as they were read; zeros, or None, where that
+        is not known. A cache of schema version 1 has no place for it.
+        """
+        shape = (chunk.stop - chunk.start, CONTENT)
+        content = np.zeros(shape, np.uint8) if content is None else content
+        if content.shape != shape or content.dtype != np.uint8:
+            raise CacheError(f"{chunk.unit}: content is {content.dtype} {content.shape}, not uint8 {shape}")
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is refused below
             embedding = embedding.astype(self.header.dtype)
         status = np.full(chunk.stop - chunk.start, Status.OK, np.uint8)
@@ -152,16 +170,16 @@ class CacheWriter:
             status[row - chunk.start] = code
         if not np.isfinite(embedding[status == Status.OK]).all():
             raise CacheError(f"{chunk.unit}: embeddings that are not finite, in rows that are no failures")
-        folder, rows = f"image/{chunk.split}", slice(chunk.start, chunk.stop)
-        files = [f"{folder}/embedding/c/{chunk.index}/0/0", f"{folder}/status/c/{chunk.index}"]
+        rows, values = slice(chunk.start, chunk.stop), {"embedding": embedding, "status": status, "content": content}
+        files = chunk.files(self.header)
         with step("chunk.write"):
-            array(self._root, f"{folder}/embedding")[rows] = embedding
-            array(self._root, f"{folder}/status")[rows] = status
+            for name in files:
+                array(self._root, f"image/{chunk.split}/{name}")[rows] = values[name]
         with step("chunk.sync"):
-            sync_files(self.path, files)
-        self._must_read(f"{folder}/embedding", rows, embedding)
-        self._must_read(f"{folder}/status", rows, status)
-        self._record(Entry(chunk.unit, checksums(self.path, files), failures))
+            sync_files(self.path, files.values())
+        for name in files:
+            self._must_read(f"image/{chunk.split}/{name}", rows, values[name])
+        self._record(Entry(chunk.unit, checksums(self.path, files.values()), failures))
 
     def write_text(
         self,
@@ -211,7 +229,7 @@ class CacheWriter:
             if self._done(unit):
                 entry = self._journal.entries[unit]
                 self._record(Entry(unit, {}, about={**entry.about, "was": dict(entry.files)}))
-        self._tidy()
+        self.recover()
 
     def restore(self, file: str, data: bytes) -> None:
         """Replace a damaged file by the bytes that the journal has of it. CacheError where these are others."""
@@ -252,10 +270,10 @@ class CacheWriter:
         journal = self._journal.read()
         root = Root.of(self._journal.entries, journal, complete=complete)
         spare = self.path / SPARE
-        if complete and not (spare.exists() and spare.read_bytes() == journal):
+        if complete and not holds(spare, journal):
             with step("journal.copy"):
                 write_whole(spare, journal)
-        if (self.path / ROOT).read_bytes() != root.to_bytes():
+        if not holds(self.path / ROOT, root.to_bytes()):
             with step("root.publish"):
                 write_whole(self.path / ROOT, root.to_bytes())
         if not complete and spare.exists():
@@ -263,18 +281,24 @@ class CacheWriter:
             sync(self.path)
         self._published = root
 
-    def _tidy(self) -> None:
-        """Publish what is journalled, and remove files that no journalled unit has: what a crash left, or is lost."""
-        self._published = _stored_root(self.path)
+    def recover(self) -> Self:
+        """Take up what a crash left: cut off a torn last line of the journal, publish what is journalled, and delete
+        the files of `image/` and `text/` that no unit has.
+
+        `resume` and `reopen` call it. Opening a writer by itself changes nothing on the disk.
+        """
+        self._journal.cut_torn_line()
         self._publish(complete=self.complete and not self._lost())
         known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
         for file in [*self.path.glob("image/**/*"), *self.path.glob("text/**/*"), *self.path.glob(f"*{PARTIAL}")]:
-            if file.is_file() and file.relative_to(self.path).as_posix() not in known:
+            is_folder = file.is_dir() and not file.is_symlink()
+            if not is_folder and file.relative_to(self.path).as_posix() not in known:
                 file.unlink()
-        folders = [folder for folder in self.path.rglob("*") if folder.is_dir()]
+        folders = [folder for folder in self.path.rglob("*") if folder.is_dir() and not folder.is_symlink()]
         for folder in sorted(folders, reverse=True):
             if not any(folder.iterdir()):
                 folder.rmdir()
+        return self
 
 
 def draft_folder(path: Path) -> Path:
@@ -284,9 +308,9 @@ def draft_folder(path: Path) -> Path:
     return draft
 
 
-def checksums(cache: Path, files: Sequence[str]) -> dict[str, str]:
+def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a cache."""
-    return {file: digest((cache / file).read_bytes()) for file in files}
+    return {file: digest(read_file(cache / file)) for file in files}
 
 
 def _stored_root(path: Path) -> Root:

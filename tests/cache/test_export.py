@@ -75,7 +75,7 @@ def test_other_programs_find_plain_arrays(whole: dict[str, Path], tmp_path: Path
     assert np.array_equal(tensors["label_train"], train.label)
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(export_cache(whole["ragged"], tmp_path / "a.parquet") / "image-train.parquet")
-    assert table.column_names == ["path", "label", "class", "status", "embedding"]
+    assert table.column_names == ["path", "label", "class", "status", "embedding", "content"]
     assert table["class"].to_pylist()[:2] == ["class 0", "class 1"]
     assert np.array_equal(np.array(table["embedding"][0].as_py(), np.float16), train.embedding[0].ravel())
 

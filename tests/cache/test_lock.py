@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from mma.cache import CacheError, CacheWriter, lock, open_cache, refuse_if_locked
+from mma.cache.durable import write_whole
 
 from .writing import LAYOUTS, Server, header, manifest, open_writer, snapshot, write, write_pending
 
@@ -98,6 +100,65 @@ def test_a_writer_whose_lock_was_taken_over_stops_before_it_journals(tmp_path: P
             write_pending(writer)
     assert open_cache(path, partial=True).progress()[0] == 0
     assert lock_file(path).exists()  # it is another's now
+
+
+def test_the_lock_belongs_to_the_cache_whatever_link_leads_there(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    path, link, folder = tmp_path / "real/rows.zarr", tmp_path / "link.zarr", tmp_path / "folder"
+    write(path, "small")
+    link.symlink_to(path)
+    folder.symlink_to("real")
+    for one, other in ((path, link), (link, path), (folder / "rows.zarr", link)):
+        with CacheWriter.reopen(one), pytest.raises(CacheError, match=f"written by process {os.getpid()}"):
+            CacheWriter.reopen(other)
+    assert [file.name for file in tmp_path.rglob("*.lock")] == []
+
+
+def test_planted_links_are_not_followed(tmp_path: Path) -> None:
+    path, victim = tmp_path / "rows.zarr", tmp_path / "victim"
+    victim.write_text("precious")
+    lock_file(path).symlink_to(victim)
+    with pytest.raises(CacheError, match=r"\.rows\.zarr\.lock is a link, not a lock file: remove it"):
+        open_writer(path, "small")
+    lock_file(path).unlink()
+    os.mkfifo(lock_file(path))
+    with pytest.raises(CacheError, match="is not a lock file: remove it"):
+        open_writer(path, "small")
+    lock_file(path).unlink()
+    open_writer(path, "small").close()
+    for name in ("journal.jsonl", "journal.copy.jsonl", "zarr.json"):
+        (path / f".{name}.{os.getpid()}.partial").symlink_to(victim)
+    write_whole(path / "zarr.json", (path / "zarr.json").read_bytes())
+    write(path, "small")
+    assert victim.read_text() == "precious"
+    assert not list(path.rglob("*.partial"))
+
+
+def test_without_the_kernels_lock_a_beating_holder_of_another_container_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same host name, and with a process id that is nobody's here."""
+    path = tmp_path / "rows.zarr"
+    monkeypatch.setattr(lock, "WATCH", 1.0)
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock.CacheLock, "_kernel_lock", lambda self, handle: False)
+    lock_file(path).write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(lock_file(path))
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(CacheError, match=f"written by process {2**22 + 1}"):
+            open_writer(path, "small")
+    finally:
+        ended.set()
+        beating.join()
+    write(path, "small")
+    assert open_cache(path).complete
 
 
 @pytest.mark.parametrize("content", ["", "not json", "[]", "{}"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import zarr
 
 from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Status, open_cache
+from mma.cache.lock import CacheLock
 
 from .writing import (
     LAYOUTS,
@@ -223,8 +225,8 @@ def test_a_cache_of_a_newer_schema_is_refused(whole: dict[str, Path], tmp_path: 
     data = (whole["even"] / "zarr.json").read_bytes()
     path = tmp_path / "newer.zarr"
     path.mkdir()
-    (path / "zarr.json").write_bytes(data.replace(b'"version": 1', b'"version": 99'))
-    with pytest.raises(CacheError, match="has cache schema 99; this mma reads up to 1: install a newer mma"):
+    (path / "zarr.json").write_bytes(data.replace(b'"version": 2', b'"version": 99'))
+    with pytest.raises(CacheError, match="has cache schema 99; this mma reads up to 2: install a newer mma"):
         open_cache(path)
 
 
@@ -253,3 +255,21 @@ def test_plain_zarr_reads_a_cache(whole: dict[str, Path]) -> None:
     assert group["image/train/embedding"].shape == (10, 3, 8)  # type: ignore[union-attr]
     assert group["image/test/embedding"].shape == (10, 1, 8)  # type: ignore[union-attr]
     assert Header.from_attributes(dict(group.attrs), "here") == header(LAYOUTS["views"])
+
+
+def test_opening_a_writer_deletes_nothing_and_recover_does(whole: dict[str, Path], tmp_path: Path) -> None:
+    path = Path(shutil.copytree(whole["small"], tmp_path / "rows.zarr"))
+    left = path / "image/train/embedding/c/9"
+    left.write_bytes(b"what a crash left")
+    with (path / "journal.jsonl").open("ab") as journal:
+        journal.write(b'{"unit": "a torn li')
+    before = snapshot(path)
+    with CacheWriter(path, header(LAYOUTS["small"]), CacheLock(path)) as writer:
+        assert writer.complete
+        assert snapshot(path) == before
+        writer.recover()
+    assert snapshot(path) == snapshot(whole["small"])
+
+
+def test_what_is_wrong_with_a_cache_is_wrong_use_to_a_command() -> None:
+    assert CacheError("no such cache").exit_code == CacheError.exit_code == 2

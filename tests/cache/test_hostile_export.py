@@ -1,0 +1,97 @@
+"""Exports and archives from strangers: bounded before they are read, checked before they become a cache."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mma.cache import CacheError, export_cache, import_npz
+from mma.cache.export import read_npz
+
+
+def test_an_archive_that_would_unpack_to_far_more_than_it_is_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.npz"
+    np.savez_compressed(file, image_train=np.zeros((100_000_000,), np.uint8))
+    assert file.stat().st_size < 200_000
+    with pytest.raises(CacheError, match="would unpack to 100,000,128 bytes"):
+        read_npz(file)
+
+
+def test_an_array_whose_header_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image_train=np.zeros(1000, np.uint8))
+    data = (tmp_path / "a.npz").read_bytes().replace(b"(1000,), }    ", b"(1000000,), } ")
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(CacheError, match=r"another size than its header \(1000000,\) uint8 says|not a readable"):
+        read_npz(tmp_path / "a.npz")
+
+
+BAD: list[tuple[str, Any]] = [
+    ("classnames", ["same", "same", "other"]),
+    ("classnames", "abc"),
+    ("classnames", [1, 2, 3]),
+    ("classnames", ["\ud800", "b", "c"]),
+    ("rows", {"train": "7", "test": 3}),
+    ("rows", []),
+    ("views", {"train": 1}),
+    ("dim", 3.0),
+    ("dim", -3),
+    ("dtype", "object"),
+    ("dtype", ["float16"]),
+    ("chunk", 0),
+    ("chunk", True),
+    ("batch", None),
+    ("logit_scale", float("nan")),
+    ("logit_scale", float("inf")),
+    ("logit_scale", "100"),
+    ("logit_scale", -1),
+    ("fingerprint", []),
+    ("fingerprint", {"x": float("inf")}),
+    ("notes", None),
+    ("source", "here"),
+    ("dataset", 7),
+]
+
+
+def test_every_field_of_an_exports_header_is_checked(whole: dict[str, Path], tmp_path: Path) -> None:
+    arrays = read_npz(export_cache(whole["small"], tmp_path / "good.npz"))
+    about = json.loads(str(arrays["mma"]))
+    failed = about["failures"]["train"]
+    changed = [{**about, "header": {**about["header"], name: value}} for name, value in BAD]
+    changed += [{**about, "failures": {**about["failures"], "train": bad}} for bad in (failed * 2, [[-4, 1, ""]])]
+    changed += [{**about, "failures": {**about["failures"], "train": [[3, code, ""]]}} for code in (300, 255, "x")]
+    changed += [{**about, "prompts": {**about["prompts"], "added": {"templates": t, "texts": None}}} for t in ([], [1])]
+    for number, bad in enumerate(changed):
+        file = tmp_path / f"{number}.npz"
+        np.savez(file, **{**arrays, "mma": np.array(json.dumps(bad))})  # type: ignore[arg-type]
+        with pytest.raises(CacheError):
+            import_npz(file, tmp_path / "out.zarr")
+        assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_parquet_export_that_met_a_full_disk_leaves_nothing_behind(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_table = parquet.write_table
+
+    def full(table: object, file: Path) -> None:
+        if file.name.startswith("text-"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_table(table, file)
+
+    monkeypatch.setattr(parquet, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_cache(whole["ragged"], tmp_path / "x.parquet")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / ".x.parquet.partial").mkdir()
+    (tmp_path / ".x.parquet.partial" / "image-val.parquet").write_bytes(b"of an export that was killed")
+    export_cache(whole["small"], tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet" / "image-val.parquet").exists()
+    shutil.rmtree(tmp_path / "x.parquet")
