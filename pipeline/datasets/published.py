@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from mma.pipeline.datasets.base import Dataset, Split
 from mma.pipeline.datasets.catalog import Entry
@@ -18,12 +19,13 @@ from mma.pipeline.errors import UsageError, WorkError
 NO_VAL = "; no val split is published"
 
 
-def published(entry: Entry, root: Path, download: bool, seed: int) -> Dataset:
+def published(entry: Entry, root: Path, seed: int, console: Console | None) -> Dataset:
     """A published data set below `root`; `seed` draws splits where none are published.
 
+    What is not there is downloaded, and shown on `console`; without one it is refused.
     UsageError where it is not complete, WorkError where a download fails.
     """
-    place = _find_or_download(entry, root, download)
+    place = _find_or_download(entry, root, console)
     if entry.reader == "cifar":
         from mma.pipeline.datasets.cifar import cifar_splits
 
@@ -83,16 +85,15 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int]) -> list[
     return [f"counts differ: {told}"]
 
 
-def _find_or_download(entry: Entry, root: Path, download: bool) -> Place:
+def _find_or_download(entry: Entry, root: Path, console: Console | None) -> Place:
     check = f"`mma datasets check {entry.name} --root {root}` says what is wanted"
     place = find_place(entry, root)
     begun = any((root / archive.gives).exists() for archive in entry.archives)
-    if download and entry.archives and (place is None or (lacking(place) and begun)):
-        from mma.pipeline.cli.console import stderr
+    if console is not None and entry.archives and (place is None or (lacking(place) and begun)):
         from mma.pipeline.datasets.download import fetch_archives
 
         try:
-            fetch_archives(entry.archives, root, stderr())
+            fetch_archives(entry.archives, root, console)
         except WorkError as error:
             raise WorkError(f"{error}; to get it by hand, {check}") from error
         place = find_place(entry, root)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mma.pipeline.datasets import Dataset, Source, find_dataset
 from mma.pipeline.datasets.folder import draw_splits
-from mma.pipeline.embedding.embed import manifest_hash
+from mma.pipeline.embedding.header import manifest_hash
 from mma.pipeline.errors import UsageError
 
 
