@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mma.cache import Chunk, Failure, Status
 from mma.pipeline.datasets.base import Dataset, Split
+from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.images import BadImage, decode, decoded
 from mma.pipeline.embedding.views import Views
@@ -102,7 +103,7 @@ def _decoded(
     queue: deque[tuple[Chunk, range, list[Future[Tensor | BadImage]]]] = deque()
     try:
         for chunk in chunks:
-            step = max(1, how.batch // how.views.of(chunk.split))  # rows
+            step = rows_in_batch(how.batch, how.views.of(chunk.split))
             for start in range(chunk.start, chunk.stop, step):
                 rows = range(start, min(start + step, chunk.stop))
                 split = dataset.splits[chunk.split]

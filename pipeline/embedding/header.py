@@ -7,6 +7,7 @@ import os
 
 from mma.cache import Header, ManifestSplit
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.chunk import rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip, load_clip
 from mma.pipeline.embedding.encode import Encoding
 from mma.pipeline.embedding.image_noise import read_noise
@@ -15,7 +16,6 @@ from mma.pipeline.embedding.settings import MODEL, EmbedSettings, noise_of, spli
 from mma.pipeline.embedding.views import CROP_AND_FLIP, Views, crop_and_flip
 from mma.pipeline.errors import UsageError
 
-CHUNK_ROWS = 1024  # pictures in a unit of work, rounded up to whole batches: about 1 MB, and what a crash can lose
 BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
 
 
@@ -53,6 +53,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
     if several and not any(split in dataset.splits for split in viewed):
         raise UsageError(f"--views {settings.views}: {dataset.name} has no {' or '.join(viewed)} split (--view-splits)")
     noise = noise_of(settings, list(dataset.splits))
+    views = {s: (settings.views if s in viewed else 1) + len(noise.get(s, ())) for s in dataset.splits}
     fingerprint = {
         **clip.fingerprint,
         "decoder": DECODER,
@@ -78,9 +79,9 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         classnames=list(dataset.classnames),
         rows={name: len(split.labels) for name, split in dataset.splits.items()},
         dim=clip.dim,
-        views={s: (settings.views if s in viewed else 1) + len(noise.get(s, ())) for s in dataset.splits},
+        views=views,
         dtype=settings.dtype,
-        chunk=-(-CHUNK_ROWS // (settings.views * batch)) * batch,
+        chunk=rows_in_chunk(batch, views),
         batch=batch,
         logit_scale=clip.logit_scale,
         fingerprint=fingerprint,

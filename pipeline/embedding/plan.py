@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mma.cache import CacheWriter, Chunk, Header, open_cache, refuse_if_locked
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import load_model, make_encoding, make_header
@@ -46,9 +47,14 @@ class _Stored:
     """How far a cache is."""
 
     header: Header
-    prompts: tuple[str, ...]
-    pending: tuple[Chunk, ...]
-    complete: bool
+    prompts: tuple[str, ...] = ()
+    complete: bool = False
+    done: frozenset[str] = frozenset()  # units
+
+    @property
+    def pending(self) -> tuple[Chunk, ...]:
+        """The chunks still to do, in order."""
+        return tuple(chunk for chunk in self.header.chunks() if chunk.unit not in self.done)
 
 
 def make_plan(settings: EmbedSettings, console: Console) -> Plan:
@@ -64,11 +70,14 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     refuse_if_locked(path)
     clip = load_model(settings)
     wanted = make_header(dataset, clip, settings)
-    stored = _stored(path, wanted)
+    exists = path.exists()
+    stored = _read_stored(path, wanted) if exists else _Stored(wanted)
     check_templates(path, prompts, stored.prompts)
     encoding = make_encoding(clip, settings, stored.header)
     complete = stored.complete and {p.name for p in prompts} <= set(stored.prompts)
-    seconds = 0.0 if complete or not stored.pending else _probe(clip, dataset, stored.pending[0], encoding)
+    seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
+    if not exists:
+        stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
     return Plan(
         path=path,
         dataset=dataset,
@@ -78,7 +87,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
         prompts=prompts,
         stored=stored.prompts,
         pending=stored.pending,
-        exists=path.exists(),
+        exists=exists,
         complete=complete,
         most_failures=failure_limit(settings.max_failures, sum(wanted.rows.values())),
         seconds=seconds,
@@ -97,18 +106,18 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
                 )
 
 
-def _stored(path: Path, wanted: Header) -> _Stored:
+def _read_stored(path: Path, wanted: Header) -> _Stored:
     """How far the cache at a path is; CacheError where it is another than `wanted`."""
-    if not path.exists():
-        return _Stored(wanted, (), tuple(wanted.chunks()), complete=False)
     with CacheWriter.resume(path, wanted) as writer:
-        return _Stored(writer.header, tuple(writer.prompts), tuple(writer.pending()), writer.complete)
+        pending = {chunk.unit for chunk in writer.pending()}
+        done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
+        return _Stored(writer.header, tuple(writer.prompts), writer.complete, done)
 
 
 def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:
     """Seconds a picture, from a few images encoded twice: the first time warms up."""
     views = how.views.of(chunk.split)
-    few = replace(chunk, stop=min(chunk.stop, chunk.start + max(1, min(how.batch, PROBE) // views)))
+    few = replace(chunk, stop=min(chunk.stop, chunk.start + rows_in_batch(min(how.batch, PROBE), views)))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

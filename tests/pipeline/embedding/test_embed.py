@@ -17,7 +17,7 @@ from PIL import Image
 
 from mma.cache import CacheError, CacheWriter, Chunk, Status, open_cache, verify
 from mma.pipeline.datasets.base import Dataset
-from mma.pipeline.embedding import header as header_file
+from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.embedding.clip import load_clip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.images import decode
@@ -35,7 +35,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header_file, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 4)
 
 
 def by_hand(model: str, file: Path) -> np.ndarray:
@@ -151,7 +151,7 @@ def test_a_resumed_run_keeps_the_batches_of_the_first(embed: Embed, tmp_path: Pa
 def test_a_command_killed_twice_continues_to_the_same_bytes(
     embed: Embed, mma: Run, small_clip: str, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(header_file, "CHUNK_ROWS", 1024)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 1024)
     whole, _ = embed(cache=tmp_path / "whole.zarr")
     words = ["embed", "--dataset", photo_folder, "--model", small_clip, "--batch-size", 4, "--cache", "photos.zarr"]
     for point in ("chunk.write:before@2", "journal.append:after"):
@@ -465,8 +465,8 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_loses_nothing(
 import sys
 from pathlib import Path
 from rich.console import Console
-from mma.pipeline.embedding import embed as e, header, run
-header.CHUNK_ROWS, run.check_space = 4, lambda *a: None
+from mma.pipeline.embedding import chunk, embed as e, run
+chunk.MOST_PICTURES, run.check_space = 4, lambda *a: None
 try:
     e.embed(e.EmbedSettings(dataset={str(photo_folder)!r}, model={small_clip!r}, cache=Path("small/photos.zarr"),
             batch_size=4, workers=2, dtype="float32"), Console(stderr=True))
