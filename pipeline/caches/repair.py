@@ -15,6 +15,7 @@ from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.header import load_model, make_encoding, make_header, manifest_hash, read_manifest
+from mma.pipeline.embedding.images import MAX_PIXELS
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
@@ -132,6 +133,7 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
         image_noise=",".join(next(iter(noise.values()), [])),
         noise_splits=",".join(noise) or "test",
         batch_size=header.batch,
+        max_pixels=about.get("max_pixels", MAX_PIXELS),
         download=False,
         **source,
     )

@@ -23,6 +23,7 @@ class Source:
     root: Path | None = None  # the folder below which data sets lie; for a manifest, below which its paths are
     download: bool = False  # fetch a published data set that is not there
     seed: int = 0  # draws the splits of a data set that has none
+    follow_links: bool = False  # read images that are links out of the data set's folder
 
 
 def known() -> list[str]:
@@ -48,8 +49,10 @@ def find_dataset(name: str, source: Source, console: Console | None = None) -> D
     if name in entries():
         from mma.pipeline.datasets.published import published
 
-        console = console or Console(quiet=True)
-        return published(entries()[name], source.root or DATA, source.seed, console if source.download else None)
+        quiet = console or Console(quiet=True)
+        return published(
+            entries()[name], source.root or DATA, source.seed, source.follow_links, quiet if source.download else None
+        )
     if name == "shapes":
         from mma.pipeline.datasets.shapes import shapes
 
@@ -72,7 +75,7 @@ def _own(path: Path, source: Source) -> Dataset:
 
     if path.is_file():
         if path.suffix.lower() in manifest.SUFFIXES:
-            return manifest.manifest(path, source.root, source.seed)
+            return manifest.manifest(path, source.root, source.seed, source.follow_links)
         if path.suffix.lower() == ".tar":
             return shards.shards(path, source.seed)
         raise UsageError(
@@ -83,7 +86,7 @@ def _own(path: Path, source: Source) -> Dataset:
         return hub.hub(str(path), source.seed)
     if shards.find_shards(path):
         return shards.shards(path, source.seed)
-    return folder.folder(path, source.seed)
+    return folder.folder(path, source.seed, source.follow_links)
 
 
 __all__ = ["Dataset", "Pixels", "Source", "Split", "cache_name", "entries", "find_dataset", "imagenet_labels", "known"]

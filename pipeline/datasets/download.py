@@ -25,6 +25,7 @@ from mma.pipeline.datasets.catalog import Archive
 from mma.pipeline.datasets.unpack import unpack
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.progress import size, track
+from mma.pipeline.regular_files import open_regular
 
 BLOCK = 1 << 20  # bytes read at a time
 MEGABYTE = 1_000_000
@@ -228,7 +229,7 @@ def _check(part: Path, checksum: str) -> None:
     if not checksum:
         return
     kind, _, wanted = checksum.partition(":")
-    with part.open("rb") as file:
+    with open_regular(part) as file:
         found = hashlib.file_digest(file, kind).hexdigest()
     if found != wanted:
         raise _Wrong(f"it is another file ({kind} {found[:12]}..., not {wanted[:12]}...)")

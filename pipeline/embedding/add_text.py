@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_if_locked
-from mma.pipeline.datasets import cache_name, entries
+from mma.pipeline.datasets import entries
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.header import load_model
 from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
-from mma.pipeline.embedding.settings import EmbedSettings, check_settings
+from mma.pipeline.embedding.settings import EmbedSettings, cache_path, check_settings
 from mma.pipeline.errors import UsageError
 
 TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of the fingerprint: what decides a text
@@ -25,7 +25,7 @@ TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of th
 def add_text(settings: EmbedSettings, console: Console) -> Path:
     """Add prompt sets to a cache, and return its path. Raises UsageError or CacheError for what does not fit it."""
     check_settings(settings)
-    path = settings.cache or Path("cache") / f"{cache_name(settings.dataset or '', settings.limit)}.zarr"
+    path = cache_path(settings)
     cache = open_cache(path, partial=True)
     refuse_if_locked(path)
     header = cache.header

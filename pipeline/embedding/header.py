@@ -11,7 +11,7 @@ from mma.pipeline.embedding.chunk import rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip, load_clip
 from mma.pipeline.embedding.encode import Encoding
 from mma.pipeline.embedding.image_noise import read_noise
-from mma.pipeline.embedding.images import DECODER, allow_pixels
+from mma.pipeline.embedding.images import DECODER
 from mma.pipeline.embedding.settings import MODEL, EmbedSettings, noise_of, split_names
 from mma.pipeline.embedding.views import CROP_AND_FLIP, Views, crop_and_flip
 from mma.pipeline.errors import UsageError
@@ -20,8 +20,7 @@ BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
 
 
 def load_model(settings: EmbedSettings) -> FrozenClip:
-    """The model that the settings name; Pillow is told how many pixels may be opened."""
-    allow_pixels(settings.max_pixels)
+    """The model that the settings name."""
     return load_clip(
         settings.model or MODEL,
         settings.pretrained,
@@ -32,11 +31,14 @@ def load_model(settings: EmbedSettings) -> FrozenClip:
 
 
 def manifest_hash(dataset: Dataset) -> str:
-    """SHA-256 over every row's split, path, bytes and label, in order: what the rows of a cache are."""
-    total = hashlib.sha256()
+    """SHA-256 over every row's split, path and label, in order, and what made rows that are no files.
+
+    What is in the files is not known yet: the cache has the SHA-256 of each row's bytes, see changes.py.
+    """
+    total = hashlib.sha256(f"{dataset.made_by}\n".encode())
     for name, split in dataset.splits.items():
-        for row, (path, label) in enumerate(zip(split.paths, split.labels, strict=True)):
-            total.update(f"{name}\t{path}\t{split.size(row)}\t{label}\n".encode())
+        for path, label in zip(split.paths, split.labels, strict=True):
+            total.update(f"{name}\t{path}\t{label}\n".encode())
     return total.hexdigest()
 
 
@@ -57,6 +59,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
     fingerprint = {
         **clip.fingerprint,
         "decoder": DECODER,
+        "max_pixels": settings.max_pixels,
         "dtype": settings.dtype,
         "manifest_sha256": manifest_hash(dataset),
         "classnames": list(dataset.classnames),
@@ -73,6 +76,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         "limit": settings.limit,
         "model": settings.model or MODEL,
         "pretrained": settings.pretrained,
+        "follow_links": settings.follow_links,
     }
     return Header(
         dataset=dataset.name,
@@ -105,7 +109,13 @@ def make_encoding(clip: FrozenClip, settings: EmbedSettings, header: Header) -> 
             noise=noise,
         ),
         batch=header.batch,
-        workers=settings.workers or os.cpu_count() or 1,
+        workers=workers_of(settings),
         max_pixels=settings.max_pixels,
         dtype=header.dtype,
+        side=side if isinstance(side, int) else max(side),
     )
+
+
+def workers_of(settings: EmbedSettings) -> int:
+    """Threads that read and decode."""
+    return settings.workers or os.cpu_count() or 1

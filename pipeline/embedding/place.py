@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from mma.pipeline.progress import size
 
 def check_place(path: Path) -> None:
     """Raise UsageError for a place where no cache can be, CacheError for one where something else is."""
+    address = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))  # one letter would be a drive
+    if address:
+        raise UsageError(
+            f"--cache {address[1]}://{address[2]} is an address: a cache is written to a folder on a disk, such as "
+            f"cache/{path.name}, and copied from there"
+        )
     if path.is_file():
         raise UsageError(f"--cache {path} is a file: a cache is a folder, such as cache/{path.stem}.zarr")
     blocked = next((parent for parent in path.absolute().parents if parent.exists()), None)

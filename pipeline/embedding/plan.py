@@ -11,17 +11,18 @@ from rich.console import Console
 
 from mma.cache import CacheWriter, Chunk, Header, open_cache, refuse_if_locked
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.changes import Changes, find_changes
 from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
-from mma.pipeline.embedding.header import load_model, make_encoding, make_header
-from mma.pipeline.embedding.place import check_place
+from mma.pipeline.embedding.header import load_model, make_encoding, make_header, workers_of
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
-from mma.pipeline.embedding.rows import load_dataset
-from mma.pipeline.embedding.settings import EmbedSettings, check_settings, failure_limit
+from mma.pipeline.embedding.rows import absent_notes, load_dataset
+from mma.pipeline.embedding.settings import EmbedSettings, cache_path, check_settings, failure_limit
 from mma.pipeline.errors import UsageError
 
 PROBE = 16  # images timed, for the estimate
+SHOWN = 3  # images named that have changed
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,15 @@ class Plan:
     prompts: tuple[PromptSet, ...]  # that were asked for
     stored: tuple[str, ...]  # names of the prompt sets that the cache has
     pending: tuple[Chunk, ...]  # chunks still to do
+    redo: tuple[str, ...]  # units of the cache that are to be done again: their images have changed, or are back
+    notes: tuple[str, ...]  # what the user should know, beside the data set's own notes
     exists: bool  # whether there is a cache to continue
     complete: bool  # whether nothing is to be done
     most_failures: int  # rows that may fail
     seconds: float  # that a picture takes, by the probe; 0 where no image is to be encoded
+
+
+NONE = Changes()
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,17 @@ class _Stored:
     prompts: tuple[str, ...] = ()
     complete: bool = False
     done: frozenset[str] = frozenset()  # units
+    changes: Changes = NONE
 
     @property
     def pending(self) -> tuple[Chunk, ...]:
         """The chunks still to do, in order."""
-        return tuple(chunk for chunk in self.header.chunks() if chunk.unit not in self.done)
+        return tuple(c for c in self.header.chunks() if c.unit not in self.done or c.unit in self.redo)
+
+    @property
+    def redo(self) -> frozenset[str]:
+        """Units that are done and to be done again."""
+        return self.changes.changed_units | self.changes.back_units
 
 
 def make_plan(settings: EmbedSettings, console: Console) -> Plan:
@@ -63,18 +75,18 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
     """
     check_settings(settings)
+    path = cache_path(settings)
+    refuse_if_locked(path)
     dataset = load_dataset(settings, console)
     prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
-    path = settings.cache or Path("cache") / f"{dataset.name}.zarr"
-    check_place(path)
-    refuse_if_locked(path)
+    notes = absent_notes(dataset)
     clip = load_model(settings)
     wanted = make_header(dataset, clip, settings)
     exists = path.exists()
-    stored = _read_stored(path, wanted) if exists else _Stored(wanted)
+    stored = _read_stored(path, wanted, dataset, settings, console) if exists else _Stored(wanted)
     check_templates(path, prompts, stored.prompts)
     encoding = make_encoding(clip, settings, stored.header)
-    complete = stored.complete and {p.name for p in prompts} <= set(stored.prompts)
+    complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
     seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
@@ -87,6 +99,8 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
         prompts=prompts,
         stored=stored.prompts,
         pending=stored.pending,
+        redo=tuple(sorted(stored.redo)),
+        notes=(*notes, *_change_notes(stored.changes)),
         exists=exists,
         complete=complete,
         most_failures=failure_limit(settings.max_failures, sum(wanted.rows.values())),
@@ -106,12 +120,29 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
                 )
 
 
-def _read_stored(path: Path, wanted: Header) -> _Stored:
-    """How far the cache at a path is; CacheError where it is another than `wanted`."""
+def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
+    """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
     with CacheWriter.resume(path, wanted) as writer:
         pending = {chunk.unit for chunk in writer.pending()}
         done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
-        return _Stored(writer.header, tuple(writer.prompts), writer.complete, done)
+        changes = find_changes(path, dataset, workers_of(settings), console)
+        if changes.changed and not settings.update:
+            raise UsageError(
+                f"{_some(changes.changed)} not what {path} was made from: --update embeds anew what has changed, "
+                "another --cache keeps both"
+            )
+        return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
+
+
+def _change_notes(changes: Changes) -> list[str]:
+    notes = [f"{_some(changes.changed)} not what they were, and embedded anew"] if changes.changed else []
+    return notes + ([f"{_some(changes.back)} there now, and embedded"] if changes.back else [])
+
+
+def _some(paths: Sequence[str]) -> str:
+    """ "3 images (cat/0.jpg, cat/1.jpg, ...) are", or "1 image (cat/0.jpg) is" """
+    shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+    return f"{len(paths):,} images ({shown}) are" if len(paths) > 1 else f"1 image ({shown}) is"
 
 
 def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:

@@ -15,6 +15,7 @@ from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import Plan
 from mma.pipeline.embedding.prompts import PromptSet
+from mma.pipeline.embedding.seen import Seen
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
 
@@ -29,6 +30,7 @@ def run_plan(plan: Plan, console: Console) -> None:
     """
     try:
         with _writer(plan) as writer:
+            writer.forget(plan.redo)
             for prompt_set in plan.prompts:
                 if prompt_set.name not in writer.prompts:
                     embed_text(console, plan.clip, writer, prompt_set)
@@ -57,10 +59,11 @@ def embed_images(
     console: Console, clip: FrozenClip, dataset: Dataset, writer: CacheWriter, how: Encoding, most: int
 ) -> None:
     """Encode the chunks still to do and store them. WorkError where more than `most` rows of the cache have failed."""
-    pending = writer.pending()
+    pending, seen = writer.pending(), Seen(writer.path)
     failed = sum(map(len, writer.failures().values()))
     with track(console, "images", sum(chunk.stop - chunk.start for chunk in pending), "images") as advance:
-        for chunk, embedding, failures in encode_chunks(clip, dataset, pending, how, advance):
+        for encoded in encode_chunks(clip, dataset, pending, how, advance):
+            chunk, failures = encoded.chunk, encoded.failures
             failed += len(failures)
             if failed > most:
                 row, _, reason = failures[-1]
@@ -69,7 +72,8 @@ def embed_images(
                     f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
                     "or allow more"
                 )
-            writer.write(chunk, embedding, failures)
+            seen.write(chunk.unit, encoded.content, encoded.stamps)
+            writer.write(chunk, encoded.embedding, failures, encoded.content)
 
 
 def disk_error(path: Path, error: OSError) -> WorkError:
@@ -81,4 +85,5 @@ def _writer(plan: Plan) -> CacheWriter:
     if plan.exists:
         return CacheWriter.resume(plan.path, plan.header)
     check_space(plan.path, plan.header, sum(len(p.templates) for p in plan.prompts))
+    Seen(plan.path).clear()
     return CacheWriter.create(plan.path, plan.header, read_manifest(plan.dataset))

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from mma.pipeline.datasets import cache_name
+from mma.pipeline.embedding.clip import check_clip
 from mma.pipeline.embedding.image_noise import read_noise
 from mma.pipeline.embedding.images import MAX_PIXELS
+from mma.pipeline.embedding.place import check_place
 from mma.pipeline.embedding.prompts import check_prompts
 from mma.pipeline.errors import UsageError
 
 MODEL = "ViT-B-16"
 DTYPES = ("float16", "float32")
+LARGEST = 2**31 - 1  # of every whole number that can be said
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class EmbedSettings:
     split_seed: int = 0
     max_pixels: int = MAX_PIXELS
     max_failures: str = "50%"
+    follow_links: bool = False
+    update: bool = False
 
 
 def check_settings(settings: EmbedSettings) -> None:
@@ -57,12 +63,13 @@ def check_settings(settings: EmbedSettings) -> None:
         ("--views", settings.views),
         ("--max-pixels", settings.max_pixels),
     ):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} {value} must be at least 1")
+        if value is not None and not 1 <= value <= LARGEST:
+            raise UsageError(f"{name} {value} must be at least 1, and at most {LARGEST:,}")
     noise_of(settings, ())
     split_names("--view-splits", settings.view_splits)
-    if settings.view_seed < 0:
-        raise UsageError(f"--view-seed {settings.view_seed} must be at least 0")
+    for name, seed in (("--view-seed", settings.view_seed), ("--split-seed", settings.split_seed)):
+        if not 0 <= seed <= LARGEST:
+            raise UsageError(f"{name} {seed} must be at least 0, and at most {LARGEST:,}")
     failure_limit(settings.max_failures, 0)
     if settings.dtype not in DTYPES:
         raise UsageError(f"unknown dtype {settings.dtype!r}: {' or '.join(DTYPES)}")
@@ -70,6 +77,16 @@ def check_settings(settings: EmbedSettings) -> None:
         raise UsageError("--text-only adds to a cache: name it with --cache")
     if settings.dataset is None and not settings.text_only:
         raise UsageError("--dataset is missing: a data set's name, or a path to images")
+    check_place(cache_path(settings))
+    if settings.model or not settings.text_only:
+        check_clip(
+            settings.model or MODEL, settings.pretrained, settings.device, settings.precision, settings.quick_gelu
+        )
+
+
+def cache_path(settings: EmbedSettings) -> Path:
+    """Where the cache is, or is to be: as was said, or cache/<data set>.zarr."""
+    return settings.cache or Path("cache") / f"{cache_name(settings.dataset or '', settings.limit)}.zarr"
 
 
 def noise_of(settings: EmbedSettings, splits: Sequence[str]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if max(header.views.values()) > 1:
         each = ", ".join(f"{views} of every {split} image" for split, views in header.views.items() if views > 1)
         console.print(f"  views     {each}, seed {plan.encoding.views.seed}")
-    for note in plan.dataset.notes:
+    for note in (*plan.dataset.notes, *plan.notes):
         console.print(f"  note      {note}")
     if plan.pending:
         pictures = sum((chunk.stop - chunk.start) * header.views[chunk.split] for chunk in plan.pending)

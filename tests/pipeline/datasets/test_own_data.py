@@ -183,7 +183,10 @@ def test_a_wrong_csv_is_refused_in_one_line(wrong: str, tmp_path: Path) -> None:
 BAD_FILES = {
     "a wrong column": ("p.csv", b"file,label\na.jpg,cat\n", "has no column path (it has file, label)"),
     "no header": ("p.csv", b"", "has no column path and label"),
-    "not text": ("p.csv", b"path,label\n\xff\xfe\x00,cat\n", "cannot be read"),
+    "a NUL": ("p.csv", b"path,label\n\xff\xfe\x00,cat\n", "is not below the images' folder"),
+    "a line without end": ("p.csv", b"path,label\n" + b"x" * 2_000_000, "a line of more than 1,048,576 letters"),
+    "JSON without end": ("p.jsonl", b'{"path": "' + b"x" * 2_000_000, "a line of more than 1,048,576 letters"),
+    "deep JSON": ("p.jsonl", b"[" * 100_000, "line 1 is not JSON (nested too deeply)"),
     "an open quote": ("p.csv", b'path,label\n"a.jpg,cat\n', "cannot be read"),
     "not JSON": ("p.jsonl", b'{"path": "a.jpg"', "line 1 is not JSON"),
     "no object": ("p.jsonl", b"[1, 2]\n", "line 1 is not an object"),
@@ -266,7 +269,7 @@ def test_shards_are_read_in_place_in_their_own_splits(tmp_path: Path) -> None:
     assert [row[1] for row in rows_of(dataset)] == ["cat", "dog", "dog", "cat", "cat", "dog"]
     assert dataset.splits["train"].paths[2] == "train-0001.tar/0002.jpg"
     assert [dataset.splits["test"].read(row) for row in (1, 0)] == [jpeg(5), jpeg(4)]
-    assert dataset.splits["test"].size(0) == len(jpeg(4))
+    assert dataset.splits["test"].stamp(0)[0] == len(jpeg(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -300,7 +303,7 @@ BAD_TARS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "two images": ([("a.jpg", JPEG), ("a.png", JPEG), ("a.cls", b"x")], "has 2 images"),
     "nothing": ([], "holds no samples"),
     "an empty label": ([("a.jpg", JPEG), ("a.cls", b"")], "has no label"),
-    "a label that is no text": ([("a.jpg", JPEG), ("a.cls", b"\xff\xfe")], "is not a label"),
+    "a label that is no JSON": ([("a.jpg", JPEG), ("a.json", b"\xff\xfe")], "is not a label"),
     "a label that is a list": ([("a.jpg", JPEG), ("a.json", b"[1]")], "is not a label"),
     "a huge label": ([("a.jpg", JPEG), ("a.cls", b"x" * 1_000_001)], "too many for a label"),
     "one class": (samples(["cat", "cat"]), "at least two are needed"),
