@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from mma.cache import CacheError, CacheWriter, Chunk, Status, open_cache, verify
 from mma.pipeline.datasets.base import NO_FILE, Dataset, Stamp
 from mma.pipeline.embedding import chunk as chunk_file
+from mma.pipeline.embedding import rows as rows_file
 from mma.pipeline.embedding.clip import load_clip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.images import decode
@@ -27,6 +29,7 @@ from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import UsageError, WorkError
 
 from ...cache.writing import snapshot
+from ..conftest import photo
 
 Embed = Callable[..., tuple[Path, str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -282,13 +285,48 @@ def test_values_that_float16_cannot_hold_are_a_failed_row(clip: Any) -> None:
 
     loud = torch.nn.Module()
     loud.encode_image = lambda images: 1e6 * clip.model.encode_image(images)  # type: ignore[assignment]
-    from dataclasses import replace
-
     model = replace(clip, model=loud)
     assert encoded(model, Bright(OSError())).failures == [(0, Status.NON_FINITE, "the model returned NaN or infinity")]
     done = encoded(model, Bright(OSError()), "float32")
     assert done.failures == []
     assert np.isfinite(done.embedding).all()
+
+
+class Photo(Failing):
+    """A split of one photo."""
+
+    def read(self, row: int) -> bytes:
+        return photo(0)
+
+
+def test_what_a_view_raises_is_its_rows_failure_and_a_lack_of_memory_is_not(clip: Any) -> None:
+    def raising(error: Exception) -> Any:
+        def view(image: Image.Image) -> torch.Tensor:
+            if image.size == (48, 40):
+                raise error
+            return clip.preprocess(image)
+
+        return replace(clip, preprocess=view)
+
+    done = encoded(raising(OverflowError("too long\nby far")), Photo(OSError()))
+    assert done.failures == [(0, Status.UNREADABLE, "OverflowError: too long")]
+    with pytest.raises(WorkError, match=r"not enough memory for a.jpg; what is done is kept"):
+        encoded(raising(MemoryError()), Photo(OSError()))
+
+
+def test_a_small_bound_on_pixels_bounds_images_and_not_the_models_own_pictures(
+    embed: Embed, small_clip: str, tmp_path: Path
+) -> None:
+    side = 8
+    tiny = Image.new("RGB", (side, side), "red")
+    for number in range(4):
+        for name in ("red", "blue"):
+            (tmp_path / "tiny" / name).mkdir(parents=True, exist_ok=True)
+            tiny.save(tmp_path / "tiny" / name / f"{number}.png")
+    path, _ = embed(dataset=str(tmp_path / "tiny"), max_pixels=side * side, views=2)  # the model's have 32 x 32
+    assert open_cache(path).split("train").ok.all()
+    with pytest.raises(WorkError, match="48 x 40 pixels; at most 64 are decoded"):
+        embed(max_pixels=side * side, cache=tmp_path / "photos.zarr2")
 
 
 def test_a_data_set_that_is_lost_during_the_run_stops_it_in_one_line(
@@ -411,6 +449,34 @@ def test_wrong_use_is_refused_in_one_line_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": "ViT-B16"}, "unknown model 'ViT-B16': did you mean ViT-B-16"),
+        ({"model": "ViT-B-16", "pretrained": "opnai"}, "neither a file nor weights of ViT-B-16: did you mean openai"),
+        ({"precision": "fp17"}, "unknown precision"),
+        ({"device": "mps"}, "device mps is not available"),
+        ({"dtype": "float8"}, "unknown dtype"),
+        ({"prompts": "cupl=nowhere.json"}, "prompts nowhere.json cannot be read"),
+        ({"prompts": "ensembel"}, "unknown prompt set"),
+        ({"split_seed": -1}, "--split-seed -1"),
+        ({"split_seed": 10**40}, "--split-seed 1000"),
+        ({"limit": 10**40}, "--limit 1000"),
+        ({"cache": Path("s3://bucket/x.zarr")}, r"--cache s3://bucket/x.zarr is an address: .* cache/x.zarr"),
+        ({"cache": Path("memory://x.zarr")}, "--cache memory://x.zarr is an address"),
+        ({"cache": Path("a-file/x.zarr")}, "is a file, not a folder"),
+    ],
+)
+def test_all_that_can_be_is_checked_before_the_data_set_is_opened(
+    changes: dict[str, Any], why: str, embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rows_file, "find_dataset", None)  # it would be a defect to get there
+    with pytest.raises(UsageError, match=why):
+        embed(**changes)
+
+
 def test_a_place_that_is_a_file_is_refused(embed: Embed, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for place in ("file", "file/photos.zarr"):
@@ -489,7 +555,7 @@ def test_decoded_pixels_reach_the_model_as_its_own_transform_makes_them(small_cl
 
 
 def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_folder: Path) -> None:
-    from .test_images import BROKEN, READ, READ_TRANSPARENT, TOO_LARGE
+    from .test_images import BROKEN, LONG, READ, READ_TRANSPARENT, TOO_LARGE
 
     statuses = {}
     for made, status in (
@@ -497,6 +563,7 @@ def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_fo
         (READ_TRANSPARENT, Status.OK),
         (BROKEN, Status.UNREADABLE),
         (TOO_LARGE, Status.TOO_LARGE),
+        ({name: make for name, make in LONG.items() if "million" in name}, Status.TOO_LARGE),
     ):
         for name, make in made.items():
             file = photo_folder / "cat" / f"hostile-{len(statuses)}.png"
@@ -504,6 +571,9 @@ def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_fo
             statuses[f"cat/{file.name}"] = (name, status)
     os.mkfifo(photo_folder / "cat/pipe.png")
     statuses["cat/pipe.png"] = ("pipe", Status.MISSING)
+    odd = photo_folder / "cat" / os.fsdecode(b"caf\xe9.jpg")
+    odd.write_bytes(photo(1))
+    statuses["cat/caf\\xe9.jpg"] = ("not UTF-8", Status.OK)
     path, said = embed(max_failures="60%")
     cache = open_cache(path)
     seen = 0
