@@ -12,21 +12,14 @@ from rich.console import Console
 
 from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.embed import (
-    EmbedSettings,
-    disk_error,
-    embed_images,
-    embed_text,
-    load_dataset,
-    load_model,
-    make_encoding,
-    make_header,
-    manifest_hash,
-    read_manifest,
-    same_text_model,
-)
+from mma.pipeline.embedding.header import load_model, make_encoding, make_header, manifest_hash, read_manifest
+from mma.pipeline.embedding.images import MAX_PIXELS
 from mma.pipeline.embedding.prompts import PromptSet
+from mma.pipeline.embedding.rows import load_dataset
+from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
+from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.errors import UsageError
 
 EVERY = 2**63  # failures allowed: those that were there before
@@ -140,6 +133,7 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
         image_noise=",".join(next(iter(noise.values()), [])),
         noise_splits=",".join(noise) or "test",
         batch_size=header.batch,
+        max_pixels=about.get("max_pixels", MAX_PIXELS),
         download=False,
         **source,
     )

@@ -115,6 +115,10 @@ def embed(
     split_seed: Annotated[int, typer.Option(help="Draws the splits of a folder that has none.")] = 0,
     max_pixels: Annotated[int, typer.Option(help="Larger images are refused before decoding.")] = 89_478_485,
     max_failures: Annotated[str, typer.Option(help="End when more images fail: a count, or a percentage.")] = "50%",
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read images that are links out of the data set's folder.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Embed anew the images that have changed.")] = False,
 ) -> None:
     """Stage one: run a frozen CLIP over a data set, once. Interrupted, the same command continues."""
     from mma.pipeline.embedding.embed import EmbedSettings
@@ -145,6 +149,8 @@ def embed(
         split_seed=split_seed,
         max_pixels=max_pixels,
         max_failures=max_failures,
+        follow_links=follow_links,
+        update=update,
     )
     run(settings, stderr())
 

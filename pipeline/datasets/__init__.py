@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from mma.pipeline.datasets.base import Dataset, Pixels, Split
 from mma.pipeline.datasets.catalog import entries, imagenet_labels
+from mma.pipeline.datasets.folder import dataset_name
 from mma.pipeline.errors import UsageError, nearest
 
 DATA = Path("data")  # the root where none is given
@@ -20,6 +23,7 @@ class Source:
     root: Path | None = None  # the folder below which data sets lie; for a manifest, below which its paths are
     download: bool = False  # fetch a published data set that is not there
     seed: int = 0  # draws the splits of a data set that has none
+    follow_links: bool = False  # read images that are links out of the data set's folder
 
 
 def known() -> list[str]:
@@ -27,8 +31,17 @@ def known() -> list[str]:
     return [*entries(), "shapes"]
 
 
-def find_dataset(name: str, source: Source) -> Dataset:
+def cache_name(name: str, limit: int | None) -> str:
+    """What `find_dataset` will call a data set of which `limit` rows a split are taken, without opening it."""
+    if name not in known():
+        name = dataset_name(Path(name.removeprefix("hf:")).expanduser())
+    return name if limit is None else f"{name}-limit{limit}"
+
+
+def find_dataset(name: str, source: Source, console: Console | None = None) -> Dataset:
     """The data set called `name`, or one's own at that path. Raises UsageError, or WorkError where a download fails.
+
+    A download is shown on `console`, or not at all.
 
     One's own is a folder of images, a manifest (.csv, .tsv, .jsonl, .parquet), WebDataset shards (a .tar or a folder of
     them), or Hugging Face `datasets` (hf:NAME, or a folder that was saved).
@@ -36,7 +49,10 @@ def find_dataset(name: str, source: Source) -> Dataset:
     if name in entries():
         from mma.pipeline.datasets.published import published
 
-        return published(entries()[name], source.root or DATA, source.download, source.seed)
+        quiet = console or Console(quiet=True)
+        return published(
+            entries()[name], source.root or DATA, source.seed, source.follow_links, quiet if source.download else None
+        )
     if name == "shapes":
         from mma.pipeline.datasets.shapes import shapes
 
@@ -59,7 +75,7 @@ def _own(path: Path, source: Source) -> Dataset:
 
     if path.is_file():
         if path.suffix.lower() in manifest.SUFFIXES:
-            return manifest.manifest(path, source.root, source.seed)
+            return manifest.manifest(path, source.root, source.seed, source.follow_links)
         if path.suffix.lower() == ".tar":
             return shards.shards(path, source.seed)
         raise UsageError(
@@ -70,7 +86,7 @@ def _own(path: Path, source: Source) -> Dataset:
         return hub.hub(str(path), source.seed)
     if shards.find_shards(path):
         return shards.shards(path, source.seed)
-    return folder.folder(path, source.seed)
+    return folder.folder(path, source.seed, source.follow_links)
 
 
-__all__ = ["Dataset", "Pixels", "Source", "Split", "entries", "find_dataset", "imagenet_labels", "known"]
+__all__ = ["Dataset", "Pixels", "Source", "Split", "cache_name", "entries", "find_dataset", "imagenet_labels", "known"]

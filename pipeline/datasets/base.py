@@ -6,6 +6,7 @@ sets that are arrays, or rendered). Everything else about a row is known before 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,20 +16,27 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # [height, width, 3], RGB
 
+Stamp = tuple[int, int, int]  # of a file: bytes, time of the last change of its bytes and of its entry, in ns
+NO_FILE: Stamp = (0, 0, 0)  # of a row that is no file of its own
+ABSENT: Stamp = (-1, -1, -1)  # of a row that is not there
+
 
 class Split(Protocol):
     """The rows of one split, in an order that never changes."""
 
     @property
     def paths(self) -> Sequence[str]:
-        """[N] where each row comes from, relative to the data set's root, "/" between parts."""
+        """[N] where each row comes from, relative to the data set's root, "/" between parts; see names.py."""
 
     @property
     def labels(self) -> NDArray[np.int32]:
         """[N] index into the class names."""
 
-    def size(self, row: int) -> int:
-        """Bytes of the row as stored, for the manifest; 0 where rows are not files."""
+    def stamp(self, row: int) -> Stamp:
+        """Size and times of the row's file as they are now; ABSENT where it is not there. Reads no byte of it."""
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3] the stamps of all rows."""
 
     def read(self, row: int) -> bytes | Pixels:
         """The row's encoded bytes, or its pixels. Raises OSError where it cannot be read."""
@@ -43,3 +51,14 @@ class Dataset:
     templates: tuple[str, ...]  # prompts with one "{}" for the class name
     splits: Mapping[str, Split]  # "train", "val", "test", in this order; not every data set has all
     notes: tuple[str, ...] = field(default=())  # what the user should know, e.g. how the splits were made
+    made_by: str = ""  # what decides rows that are no files, beside their paths: "seed 1"
+
+
+def stamp_of(about: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+def no_stamps(count: int) -> NDArray[np.int64]:
+    """[N, 3] the stamps of rows that are no files."""
+    return np.zeros((count, 3), np.int64)

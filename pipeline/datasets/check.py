@@ -13,9 +13,12 @@ import numpy as np
 from mma.pipeline.datasets.base import Dataset
 from mma.pipeline.datasets.catalog import Entry
 from mma.pipeline.datasets.folder import SUFFIXES, Files
+from mma.pipeline.datasets.image_files import MAX_BYTES
+from mma.pipeline.datasets.names import real_path
 from mma.pipeline.datasets.published import coop_file, find_place, lacking
 from mma.pipeline.datasets.readers import Place
 from mma.pipeline.datasets.split_file import read_split_file
+from mma.pipeline.regular_files import open_regular
 
 SHOWN = 5  # of what is missing, by name
 
@@ -100,7 +103,7 @@ def _absent(splits: Iterable[Files]) -> list[str]:
     absent = []
     for files in splits:
         for path in files.paths:
-            folder, name = os.path.split(path)
+            folder, name = os.path.split(real_path(path))
             if folder not in listed:
                 listed[folder] = _names(files.root / folder)
             if name not in listed[folder]:
@@ -131,10 +134,10 @@ def _twins(files: dict[str, Files]) -> list[str]:
     by_size: dict[int, list[tuple[str, Path]]] = {}
     for split, rows in files.items():
         for row, path in enumerate(rows.paths):
-            by_size.setdefault(rows.size(row), []).append((split, rows.root / path))
+            by_size.setdefault(rows.stamp(row)[0], []).append((split, rows.root / real_path(path)))
     alike: dict[bytes, list[tuple[str, Path]]] = {}
-    for same in by_size.values():
-        for split, file in same if len(same) > 1 else ():
+    for length, same in by_size.items():
+        for split, file in same if len(same) > 1 and length <= MAX_BYTES else ():
             alike.setdefault(_digest(file), []).append((split, file))
     twice = [copies for digest, copies in alike.items() if digest and len(copies) > 1]
     across = [copies for copies in twice if len({split for split, _ in copies}) > 1]
@@ -147,7 +150,7 @@ def _twins(files: dict[str, Files]) -> list[str]:
 
 def _digest(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return b""

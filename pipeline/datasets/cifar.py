@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets as torchvision_datasets
 
-from mma.pipeline.datasets.base import Pixels
+from mma.pipeline.datasets.base import NO_FILE, Pixels, Stamp, no_stamps
 from mma.pipeline.datasets.catalog import Entry
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class Arrays:
     labels: NDArray[np.int32]  # [N]
     paths: Sequence[str]  # [N]
 
-    def size(self, row: int) -> int:
-        """Bytes of the row's pixels."""
-        return int(self.pixels[row].nbytes)
+    def stamp(self, row: int) -> Stamp:
+        """Rows are no files; those that hold them are checked when they are opened."""
+        return NO_FILE
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3]."""
+        return no_stamps(len(self.paths))
 
     def read(self, row: int) -> Pixels:
         """The row's pixels."""
@@ -43,6 +48,8 @@ def cifar_splits(entry: Entry, root: Path) -> dict[str, Arrays]:
     splits = {}
     for split in ("train", "test"):
         try:
+            for file in where.iterdir():
+                open_regular(file).close()  # what is no regular file would be waited for
             data = kind(str(root), train=split == "train", download=False)
         except Exception as error:  # RuntimeError of a wrong sum; a pickle that passes it may still raise anything
             raise UsageError(f"{entry.name} in {where} is not complete or damaged ({error})") from error

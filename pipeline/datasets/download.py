@@ -1,7 +1,6 @@
-"""Get a file from the network, and unpack it: resumed, checked, bounded; what is not whole never bears its name.
+"""Get a file from the network: resumed, checked, bounded; what is not whole never bears its name.
 
-A download grows in `<name>.part`; it is renamed when its length and its checksum are right. An archive is unpacked
-beside its place and moved there when all of it is out.
+A download grows in `<name>.part`; it is renamed when its length and its checksum are right.
 """
 
 from __future__ import annotations
@@ -11,32 +10,55 @@ import http.client
 import os
 import shutil
 import socket
-import stat
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
 from mma.pipeline.datasets.catalog import Archive
-from mma.pipeline.datasets.paths import refuse_outside
+from mma.pipeline.datasets.unpack import unpack
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.progress import size, track
+from mma.pipeline.regular_files import open_regular
 
 BLOCK = 1 << 20  # bytes read at a time
-TIMEOUT = 30.0  # seconds without a byte until the connection counts as dead
-TRIES = 5  # connections in a row that bring nothing, until a server counts as out of reach
-PAUSE = 1.0  # seconds before the second connection, doubled for every further one
-MOST_FILES = 3_000_000  # in one archive; ImageNet has 1.3 million
 MEGABYTE = 1_000_000
 RESERVE = 500_000_000  # bytes of disk that a download leaves free
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The file that is to be there."""
+
+    file: Path
+    checksum: str = ""  # "sha256:..." or "md5:...", where one is published
+    length: int | None = None  # bytes it must have
+    spare: int = 0  # bytes to leave free for what comes after
+
+    @property
+    def part(self) -> Path:
+        """Where it grows."""
+        return self.file.with_name(f"{self.file.name}.part")
+
+    @property
+    def have(self) -> int:
+        """Bytes of it that are there."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for."""
+
+    timeout: float = 30.0  # seconds without a byte until the connection counts as dead
+    tries: int = 5  # connections in a row that bring nothing, until a server counts as out of reach
+    pause: float = 1.0  # seconds before the second connection, doubled for every further one
 
 
 class _Broken(Exception):
@@ -61,14 +83,8 @@ def fetch_archives(archives: Sequence[Archive], root: Path, console: Console) ->
         about = f" ({size(archive.bytes)})" if archive.bytes else ""
         if not (into / name).exists():
             console.print(f"fetching {name}{about} from {urlsplit(archive.urls[0]).hostname} to {into}")
-        file = fetch(
-            archive.urls,
-            into / name,
-            console,
-            checksum=archive.checksum,
-            length=archive.bytes,
-            spare=archive.unpacked,
-        )
+        wanted = Wanted(into / name, archive.checksum, archive.bytes, archive.unpacked)
+        file = fetch(archive.urls, wanted, console)
         if not archive.unpacked:
             continue
         console.print(f"unpacking {file.name}")
@@ -82,36 +98,24 @@ def fetch_archives(archives: Sequence[Archive], root: Path, console: Console) ->
         file.unlink()
 
 
-def fetch(
-    urls: Sequence[str],
-    file: Path,
-    console: Console,
-    *,
-    checksum: str = "",
-    length: int | None = None,
-    spare: int = 0,
-    timeout: float = TIMEOUT,
-    tries: int = TRIES,
-    pause: float = PAUSE,
-) -> Path:
+def fetch(urls: Sequence[str], wanted: Wanted, console: Console, patience: Patience = Patience()) -> Path:
     """Download a file from the first of `urls` that has it, continuing where an earlier attempt ended.
 
-    `checksum` is "sha256:..." or "md5:...", `length` the bytes it must have, `spare` bytes to leave free for what comes
-    after. Raises WorkError where no server gives the right file, UsageError where the disk has no room.
+    Raises WorkError where no server gives the right file, UsageError where the disk has no room.
     """
+    file, part = wanted.file, wanted.part
     if file.exists():
         try:
-            _check(file, checksum)
+            _check(file, wanted.checksum)
         except _Wrong as wrong:
             raise WorkError(f"{file}: {wrong}: delete it, and it is fetched again") from wrong
         return file
-    part = file.with_name(f"{file.name}.part")
     reasons = []
     for url in urls:
         try:
-            with _progress(console, file.name, length) as advance:
-                _download(url, part, length, spare, advance, timeout, tries, pause)
-            _check(part, checksum)
+            with _progress(console, file.name, wanted.length) as advance:
+                _download(url, wanted, patience, advance)
+            _check(part, wanted.checksum)
         except _Wrong as wrong:
             part.unlink(missing_ok=True)
             reasons.append(f"{url}: {wrong}")
@@ -122,68 +126,30 @@ def fetch(
         else:
             part.replace(file)
             return file
-    kept = f" ({size(part.stat().st_size)} are kept, and the same command goes on from there)" if part.exists() else ""
+    kept = f" ({size(wanted.have)} are kept, and the same command goes on from there)" if part.exists() else ""
     raise WorkError(f"{file.name} cannot be downloaded: {'; '.join(reasons)}{kept}")
 
 
-def unpack(archive: Path, into: Path, most: int) -> None:
-    """Unpack a .tar, .tar.gz, .tgz or .zip of at most `most` bytes, whole or not at all.
-
-    Raises WorkError for an archive that is damaged, too large, or would write outside of `into`: by a path or a link.
-    """
-    into.mkdir(parents=True, exist_ok=True)
-    draft = into / f".unpacking-{archive.name}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, draft, most)
-        else:
-            _untar(archive, draft, most)
-        _move(draft, into)
-    except (tarfile.FilterError, UsageError) as error:
-        raise WorkError(f"{archive} is refused, it would write outside of {into}: {error}") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
-        if isinstance(error, WorkError):
-            raise
-        raise WorkError(f"{archive} is damaged ({error}): delete it, and get it again") from error
-    except OSError as error:
-        raise WorkError(f"{archive} cannot be unpacked ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _download(
-    url: str,
-    part: Path,
-    length: int | None,
-    spare: int,
-    advance: Callable[[int], None],
-    timeout: float,
-    tries: int,
-    pause: float,
-) -> None:
+def _download(url: str, wanted: Wanted, patience: Patience, advance: Callable[[int], None]) -> None:
     """Connect until the file is whole, or `tries` connections in a row bring nothing."""
     fruitless = 0
     while True:
-        before = _length(part)
+        before = wanted.have
         try:
-            _continue(url, part, length, spare, advance, timeout)
+            _continue(url, wanted, patience.timeout, advance)
             return
         except _Offline:
             raise
         except _Broken:
-            fruitless = 0 if _length(part) > before else fruitless + 1
-            if fruitless >= tries:
+            fruitless = 0 if wanted.have > before else fruitless + 1
+            if fruitless >= patience.tries:
                 raise
-        time.sleep(pause * 2 ** max(0, fruitless - 1))
+        time.sleep(patience.pause * 2 ** max(0, fruitless - 1))
 
 
-def _continue(
-    url: str, part: Path, length: int | None, spare: int, advance: Callable[[int], None], timeout: float
-) -> None:
-    """One connection: append to `part` until it is whole. Raises _Broken or _Wrong."""
-    have = _length(part)
+def _continue(url: str, wanted: Wanted, timeout: float, advance: Callable[[int], None]) -> None:
+    """One connection: append to the part until it is whole. Raises _Broken or _Wrong."""
+    part, length, have = wanted.part, wanted.length, wanted.have
     if length is not None and have == length:
         return
     headers = {"User-Agent": "mma", "Accept-Encoding": "identity"}
@@ -195,7 +161,7 @@ def _continue(
             raise _Wrong(f"it has {total:,} bytes, not {length:,}")
         most = total if total is not None else length
         part.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(part, (most or 0) - start + spare)
+        _check_room(part, (most or 0) - start + wanted.spare)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             advance(start)
@@ -263,7 +229,7 @@ def _check(part: Path, checksum: str) -> None:
     if not checksum:
         return
     kind, _, wanted = checksum.partition(":")
-    with part.open("rb") as file:
+    with open_regular(part) as file:
         found = hashlib.file_digest(file, kind).hexdigest()
     if found != wanted:
         raise _Wrong(f"it is another file ({kind} {found[:12]}..., not {wanted[:12]}...)")
@@ -276,10 +242,6 @@ def _check_room(part: Path, wanted: int) -> None:
             f"no room for {part.name.removesuffix('.part')}: it needs {size(wanted + RESERVE)}, "
             f"{part.parent} has {size(free)} free"
         )
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _filename(url: str) -> str:
@@ -299,40 +261,3 @@ def _progress(console: Console, label: str, length: int | None) -> Iterator[Call
                 shown = there // MEGABYTE
 
         yield show
-
-
-def _untar(archive: Path, draft: Path, most: int) -> None:
-    total = count = 0
-    with tarfile.open(archive, "r|*") as tar:
-        for member in tar:
-            if not (member.isreg() or member.isdir()):
-                raise UsageError(f"{member.name} is a link or a device")
-            total, count = total + member.size, count + 1
-            _refuse_bomb(archive, total, count, most)
-            tar.extract(member, draft, filter="data")
-
-
-def _unzip(archive: Path, draft: Path, most: int) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        members = opened.infolist()
-        _refuse_bomb(archive, sum(member.file_size for member in members), len(members), most)
-        for member in members:
-            refuse_outside(member.filename, str(archive))
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise UsageError(f"{member.filename} is a link")
-            opened.extract(member, draft)  # reads no more than the size it states
-
-
-def _refuse_bomb(archive: Path, total: int, count: int, most: int) -> None:
-    if total > most or count > MOST_FILES:
-        raise WorkError(f"{archive} is refused: it unpacks to more than {size(most)} or {MOST_FILES:,} files")
-
-
-def _move(draft: Path, into: Path) -> None:
-    """Move what is in one folder into another, folders that are in both together."""
-    for child in sorted(draft.iterdir()):
-        target = into / child.name
-        if child.is_dir() and target.is_dir():
-            _move(child, target)
-        else:
-            child.replace(target)

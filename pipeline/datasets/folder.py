@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mma.pipeline.datasets.base import Dataset, Split
-from mma.pipeline.datasets.image_files import read_image_file
+from mma.pipeline.datasets.base import Dataset, Split, Stamp
+from mma.pipeline.datasets.image_files import read_image_file, stamp_image_file
+from mma.pipeline.datasets.names import shown_name, shown_path
 from mma.pipeline.errors import UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -32,32 +33,34 @@ class Files:
     root: Path
     paths: Sequence[str]  # [N]
     labels: NDArray[np.int32]  # [N]
+    follow_links: bool = False  # to files outside of `root` too
 
-    def size(self, row: int) -> int:
-        """Bytes on the disk; 0 where the file is gone."""
-        try:
-            return os.stat(self.root / self.paths[row]).st_size  # noqa: PTH116 (a third of the time of Path.stat)
-        except OSError:
-            return 0
+    def stamp(self, row: int) -> Stamp:
+        """Size and times of the file; ABSENT where it is gone."""
+        return stamp_image_file(self.root, self.paths[row])
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3]."""
+        return np.array([self.stamp(row) for row in range(len(self.paths))], np.int64).reshape(-1, 3)
 
     def read(self, row: int) -> bytes:
-        """The file's bytes; links that leave the folder, pipes and the like are refused."""
-        return read_image_file(self.root, self.paths[row])
+        """The file's bytes; pipes and the like are refused, and so are links that leave the folder if not followed."""
+        return read_image_file(self.root, self.paths[row], self.follow_links)
 
 
-def folder(path: Path, seed: int) -> Dataset:
+def folder(path: Path, seed: int, follow_links: bool = False) -> Dataset:
     """The data set in a folder; raises UsageError where it is empty or has no classes."""
     tops = subfolders(path)
     if not tops:
         raise UsageError(f"{path} has no folders: expected <split>/<class>/*.jpg or <class>/*.jpg")
     if all(top.lower() in SPLITS for top in tops):
-        return _published_splits(path, tops)
-    return _seeded_splits(path, tops, seed)
+        return _published_splits(path, tops, follow_links)
+    return _seeded_splits(path, tops, seed, follow_links)
 
 
 def dataset_name(path: Path) -> str:
-    """A name for one's own data, from its path: the folder's or the file's, in [a-z0-9-]."""
-    own = path.resolve()
+    """A name for one's own data, from its path: the folder's or the file's, in [a-z0-9-]; a link's is its own."""
+    own = Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links)
     return re.sub(r"[^a-z0-9]+", "-", (own.name if own.is_dir() else own.stem).lower()).strip("-") or "own"
 
 
@@ -86,7 +89,7 @@ def drawn_note(seed: int) -> str:
 
 def clean_name(entry: str) -> str:
     """A class name as prompts say it: "_" is a space, and spaces are single."""
-    return " ".join(entry.replace("_", " ").split())
+    return " ".join(shown_name(entry).replace("_", " ").split())
 
 
 def clean_names(where: Path, entries: Sequence[str]) -> tuple[str, ...]:
@@ -110,25 +113,25 @@ def subfolders(path: Path) -> list[str]:
 
 
 def image_paths(root: Path, entry: str) -> list[str]:
-    """Images below root/entry, as paths relative to `root`, "/" between parts, sorted."""
+    """Images below root/entry, as paths relative to `root`, "/" between parts, sorted; as names.py shows them."""
     found = []
     base = str(root)
     for at, _, files in os.walk(root / entry):
         relative = os.path.relpath(at, base).replace(os.sep, "/")
         prefix = "" if relative == "." else f"{relative}/"
         found += [prefix + f for f in files if os.path.splitext(f)[1].lower() in SUFFIXES and f[0] != "."]  # noqa: PTH122
-    return sorted(found)
+    return sorted(map(shown_path, found))
 
 
-def files_by_class(root: Path, images: Sequence[Sequence[str]]) -> Files:
+def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> Files:
     """One split from its images by class."""
     labels = np.repeat(np.arange(len(images), dtype=np.int32), [len(rows) for rows in images])
-    return Files(root, [path for rows in images for path in rows], labels)
+    return Files(root, [path for rows in images for path in rows], labels, follow_links)
 
 
 def some_rows(files: Files, rows: NDArray[np.int64]) -> Files:
     """Some rows of a split."""
-    return Files(files.root, [files.paths[row] for row in rows], files.labels[rows])
+    return replace(files, paths=[files.paths[row] for row in rows], labels=files.labels[rows])
 
 
 def refuse_empty(where: Path, classes: Sequence[str], counts: NDArray[np.signedinteger]) -> None:
@@ -159,7 +162,7 @@ def refuse_single(where: Path, classes: Sequence[str], counts: NDArray[np.signed
             )
 
 
-def _published_splits(path: Path, tops: Sequence[str]) -> Dataset:
+def _published_splits(path: Path, tops: Sequence[str], follow_links: bool) -> Dataset:
     found = {SPLITS[top.lower()]: top for top in tops}
     if len(found) < len(tops):
         twins = [top for top in tops if top not in found.values()]
@@ -175,7 +178,7 @@ def _published_splits(path: Path, tops: Sequence[str]) -> Dataset:
     for split in ("train", "val", "test"):
         if split in found:
             images = [image_paths(path, f"{found[split]}/{entry}") for entry in classes]
-            splits[split] = files_by_class(path, images)
+            splits[split] = files_by_class(path, images, follow_links)
             if not splits[split].paths:
                 raise UsageError(f"{path / found[split]} holds no images ({', '.join(sorted(SUFFIXES))})")
     labels = np.concatenate([split.labels for split in splits.values()])
@@ -184,9 +187,9 @@ def _published_splits(path: Path, tops: Sequence[str]) -> Dataset:
     return Dataset(dataset_name(path), classnames, TEMPLATES, splits, notes)
 
 
-def _seeded_splits(path: Path, classes: Sequence[str], seed: int) -> Dataset:
+def _seeded_splits(path: Path, classes: Sequence[str], seed: int, follow_links: bool) -> Dataset:
     classnames = clean_names(path, classes)
-    files = files_by_class(path, [image_paths(path, entry) for entry in classes])
+    files = files_by_class(path, [image_paths(path, entry) for entry in classes], follow_links)
     counts = np.bincount(files.labels, minlength=len(classes))
     refuse_empty(path, classes, counts)
     refuse_single(path, classes, counts)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mma.pipeline.datasets.base import Dataset
+from mma.pipeline.datasets.base import Dataset, Stamp, stamp_of
 from mma.pipeline.datasets.folder import SPLITS, TEMPLATES, clean_names, dataset_name, draw_splits, drawn_note
+from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.datasets.labels import NAMES_FILE, read_classes
 from mma.pipeline.errors import UsageError, WorkError
+from mma.pipeline.regular_files import read_regular
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "fine_label", "class")
@@ -34,9 +38,20 @@ class Table:
         """[N] split and row."""
         return [f"{self.name}/{row}" for row in self.rows]
 
-    def size(self, row: int) -> int:
-        """Not known without reading."""
-        return 0
+    @cached_property
+    def _files(self) -> Stamp:
+        """All files that hold the split, as one: their bytes, and the latest times."""
+        found = [stamp_of(os.stat(file["filename"])) for file in self.images.cache_files]  # noqa: PTH116
+        size, modified, changed = zip(*found, strict=True) if found else ((0,), (0,), (0,))
+        return sum(size), max(modified), max(changed)
+
+    def stamp(self, row: int) -> Stamp:
+        """That of the files that hold the split."""
+        return self._files
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3]."""
+        return np.tile(np.array(self._files, np.int64), (len(self.rows), 1))
 
     def read(self, row: int) -> bytes:
         """The image file's bytes."""
@@ -44,7 +59,7 @@ class Table:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "the row has no image")
         data = found["bytes"]
-        return data if data is not None else Path(found["path"]).read_bytes()
+        return data if data is not None else read_regular(found["path"], MAX_BYTES)
 
 
 def is_saved(path: Path) -> bool:

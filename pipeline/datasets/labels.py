@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mma.pipeline.datasets.folder import clean_name, clean_names
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import read_text
 
 NAMES_FILE = "classnames.txt"  # one name a line, in label order; lies beside a manifest or among shards
 
@@ -39,9 +40,9 @@ def _named(
     given: Sequence[str | int], numbers: bool, where: Path, names_file: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int32], list[str]]:
     try:
-        lines = [line.strip() for line in names_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{names_file} cannot be read ({error})") from error
+        lines = [line.strip() for line in read_text(names_file).splitlines() if line.strip()]
+    except OSError as error:
+        raise UsageError(f"{names_file} cannot be read ({error.strerror or error})") from error
     names = clean_names(names_file, lines)
     label = {name: number for number, name in enumerate(names)}
     found = [int(value) if numbers else label.get(clean_name(str(value)), -1) for value in given]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mma.pipeline.datasets.base import Dataset
+from mma.pipeline.datasets.base import ABSENT, Dataset
 from mma.pipeline.datasets.folder import (
     SPLITS,
     TEMPLATES,
@@ -30,9 +29,12 @@ from mma.pipeline.datasets.folder import (
     some_rows,
     untrained_notes,
 )
+from mma.pipeline.datasets.image_files import stamp_image_file
 from mma.pipeline.datasets.labels import NAMES_FILE, read_classes
+from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.datasets.paths import refuse_outside
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import open_regular, parse_json, read_lines
 
 SUFFIXES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 FORM = "expected columns path, label and, if wanted, split"
@@ -61,6 +63,7 @@ class _Read:
         if not isinstance(path, str):
             raise UsageError(f"{where}: path {path!r} is not text")
         refuse_outside(path, where)
+        path = shown_path(path)
         value = self.values.setdefault(_label(label, where), len(self.values))
         at = self.splits.setdefault(_split(split, where), len(self.splits))
         row = self.first.setdefault(path, len(self.paths))
@@ -75,7 +78,7 @@ class _Read:
         self.split.append(at)
 
 
-def manifest(file: Path, root: Path | None, seed: int) -> Dataset:
+def manifest(file: Path, root: Path | None, seed: int, follow_links: bool = False) -> Dataset:
     """The data set of a manifest. UsageError, in one line that names the row, for what is wrong with it."""
     read = _Read(file)
     for line, (path, label, split) in enumerate(_rows(file), start=1):
@@ -89,7 +92,7 @@ def manifest(file: Path, root: Path | None, seed: int) -> Dataset:
     labels = label_of[np.frombuffer(read.value, np.int32)]
     counts = np.bincount(labels, minlength=len(classnames))
     refuse_empty(file, classnames, counts)
-    everything = Files(base, read.paths, labels)
+    everything = Files(base, read.paths, labels, follow_links)
     if None in read.splits:
         if len(read.splits) > 1:
             raise UsageError(f"{file} has rows with a split and rows without: fill the column, or leave it out")
@@ -130,7 +133,7 @@ def _split(given: Any, where: str) -> str | None:
 
 def _refuse_elsewhere(read: _Read, base: Path) -> None:
     """UsageError where not one of the first files is there: the paths are below another folder."""
-    if not any((base / path).exists() for path in read.paths[:PROBED]):
+    if all(stamp_image_file(base, path) == ABSENT for path in read.paths[:PROBED]):
         raise UsageError(
             f"{read.file}: there is no {base / read.paths[0]}; paths are below the manifest's folder, or below --root"
         )
@@ -145,37 +148,36 @@ def _rows(file: Path) -> Iterator[Row]:
             yield from _jsonl(file)
         else:
             yield from _csv(file, "\t" if suffix == ".tsv" else ",")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{file} cannot be read ({error}): {FORM}") from error
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{file} cannot be read ({reason}): {FORM}") from error
 
 
 def _csv(file: Path, delimiter: str) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        header = [name.strip().lower() for name in next(reader, [])]
-        _check_columns(file, header)
-        path, label = header.index("path"), header.index("label")
-        split = header.index("split") if "split" in header else None
-        for number, row in enumerate(reader, start=1):
-            if len(row) == len(header):
-                yield row[path], row[label], None if split is None else row[split]
-            elif row:
-                raise UsageError(f"{file}, row {number} has {len(row)} values, the header {len(header)}")
+    reader = csv.reader(read_lines(file), delimiter=delimiter, strict=True)
+    header = [name.strip().lower() for name in next(reader, [])]
+    _check_columns(file, header)
+    path, label = header.index("path"), header.index("label")
+    split = header.index("split") if "split" in header else None
+    for number, row in enumerate(reader, start=1):
+        if len(row) == len(header):
+            yield row[path], row[label], None if split is None else row[split]
+        elif row:
+            raise UsageError(f"{file}, row {number} has {len(row)} values, the header {len(header)}")
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{file}, line {number} is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise UsageError(f"{file}, line {number} is not an object with path and label")
-            _check_columns(file, row)
-            yield row["path"], row["label"], row.get("split")
+    for number, line in enumerate(read_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise UsageError(f"{file}, line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{file}, line {number} is not an object with path and label")
+        _check_columns(file, row)
+        yield row["path"], row["label"], row.get("split")
 
 
 def _parquet(file: Path) -> Iterator[Row]:
@@ -185,7 +187,7 @@ def _parquet(file: Path) -> Iterator[Row]:
     except ImportError as error:
         raise UsageError(f"{file}: Parquet needs pyarrow: pip install 'mma[parquet]', or give a CSV") from error
     try:
-        with parquet.ParquetFile(file) as opened:
+        with open_regular(file) as stream, parquet.ParquetFile(stream) as opened:
             names = opened.schema_arrow.names
             _check_columns(file, names)
             columns = [name for name in ("path", "label", "split") if name in names]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from mma.pipeline.datasets.base import Dataset, Split
 from mma.pipeline.datasets.catalog import Entry
@@ -14,16 +16,25 @@ from mma.pipeline.datasets.folder import Files, draw_splits, drawn_note, some_ro
 from mma.pipeline.datasets.readers import Place, Rows, read_annotations
 from mma.pipeline.datasets.split_file import read_split_file
 from mma.pipeline.errors import UsageError, WorkError
+from mma.pipeline.regular_files import read_text
 
 NO_VAL = "; no val split is published"
 
 
-def published(entry: Entry, root: Path, download: bool, seed: int) -> Dataset:
+def published(entry: Entry, root: Path, seed: int, follow_links: bool, console: Console | None) -> Dataset:
     """A published data set below `root`; `seed` draws splits where none are published.
 
+    What is not there is downloaded, and shown on `console`; without one it is refused.
     UsageError where it is not complete, WorkError where a download fails.
     """
-    place = _find_or_download(entry, root, download)
+    dataset = _found(entry, _find_or_download(entry, root, console), seed)
+    if not follow_links:
+        return dataset
+    linked = {n: replace(s, follow_links=True) if isinstance(s, Files) else s for n, s in dataset.splits.items()}
+    return replace(dataset, splits=linked)
+
+
+def _found(entry: Entry, place: Place, seed: int) -> Dataset:
     if entry.reader == "cifar":
         from mma.pipeline.datasets.cifar import cifar_splits
 
@@ -83,16 +94,15 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int]) -> list[
     return [f"counts differ: {told}"]
 
 
-def _find_or_download(entry: Entry, root: Path, download: bool) -> Place:
+def _find_or_download(entry: Entry, root: Path, console: Console | None) -> Place:
     check = f"`mma datasets check {entry.name} --root {root}` says what is wanted"
     place = find_place(entry, root)
     begun = any((root / archive.gives).exists() for archive in entry.archives)
-    if download and entry.archives and (place is None or (lacking(place) and begun)):
-        from mma.pipeline.cli.console import stderr
+    if console is not None and entry.archives and (place is None or (lacking(place) and begun)):
         from mma.pipeline.datasets.download import fetch_archives
 
         try:
-            fetch_archives(entry.archives, root, stderr())
+            fetch_archives(entry.archives, root, console)
         except WorkError as error:
             raise WorkError(f"{error}; to get it by hand, {check}") from error
         place = find_place(entry, root)
@@ -121,7 +131,7 @@ def _classnames(place: Place) -> tuple[tuple[str, ...], list[str]]:
     file = place.base / "classnames.txt"
     if not file.is_file() or not all(key[:1] == "n" and key[1:].isdigit() for key in place.entry.classes):
         return place.entry.classnames, []
-    lines = [line.partition(" ") for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.partition(" ") for line in read_text(file).splitlines()]
     given = {wnid: name.strip() for wnid, _, name in lines}
     absent = [wnid for wnid in place.entry.classes if not given.get(wnid)]
     if absent:

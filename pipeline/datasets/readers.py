@@ -17,7 +17,9 @@ import numpy as np
 
 from mma.pipeline.datasets.catalog import Entry
 from mma.pipeline.datasets.folder import image_paths
+from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import open_regular, read_text
 
 Rows = list[tuple[str, str]]  # [N] path below the images, class
 Splits = dict[str, Rows]
@@ -157,10 +159,11 @@ def read_annotations(place: Place) -> Splits:
 
 
 def _lines(file: Path) -> list[str]:
-    return [line for raw in file.read_text(encoding="utf-8").splitlines() if (line := raw.strip())]
+    return [shown_path(line) for raw in read_text(file).splitlines() if (line := raw.strip())]
 
 
 def _mat(file: Path, name: str) -> Any:
     from scipy.io import loadmat
 
-    return loadmat(file, squeeze_me=True)[name]
+    with open_regular(file) as stream:
+        return loadmat(stream, squeeze_me=True)[name]

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mma.pipeline.datasets.base import Dataset, Pixels
+from mma.pipeline.datasets.base import NO_FILE, Dataset, Pixels, Stamp, no_stamps
 
 Points = NDArray[np.float64]  # [n, 2], x then y, in units of the form's radius, y down
 Plane = NDArray[np.float32]  # [SIDE, SIDE]
@@ -51,7 +51,8 @@ def shapes(seed: int = 0) -> Dataset:
     """The data set drawn from `seed`; another seed gives other images of the same classes."""
     classnames = tuple(f"{colour} {form}" for colour, form in CLASSES)
     splits = {name: Drawn((seed, index), name, classnames, rows) for index, (name, rows) in enumerate(ROWS.items())}
-    return Dataset("shapes", classnames, TEMPLATES, splits, notes=("drawn by mma: no result on it is evidence",))
+    notes = ("drawn by mma: no result on it is evidence",)
+    return Dataset("shapes", classnames, TEMPLATES, splits, notes, made_by=f"seed {seed}")
 
 
 class Drawn:
@@ -62,9 +63,13 @@ class Drawn:
         self.paths: Sequence[str] = [f"{name}/{classname}/{i:04d}" for classname in classnames for i in range(rows)]
         self.labels: NDArray[np.int32] = np.repeat(np.arange(len(classnames), dtype=np.int32), rows)
 
-    def size(self, row: int) -> int:
-        """0: rows are not files."""
-        return 0
+    def stamp(self, row: int) -> Stamp:
+        """Rows are no files."""
+        return NO_FILE
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3]."""
+        return no_stamps(len(self.paths))
 
     def read(self, row: int) -> Pixels:
         """The row's pixels, uint8 [SIDE, SIDE, 3]."""

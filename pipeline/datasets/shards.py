@@ -7,19 +7,20 @@ of no split are split by a seed. classnames.txt beside them names numbered class
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
 import tarfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mma.pipeline.datasets.base import Dataset
+from mma.pipeline.datasets.base import ABSENT, NO_FILE, Dataset, Stamp, stamp_of
 from mma.pipeline.datasets.folder import (
     SPLITS,
     SUFFIXES,
@@ -31,11 +32,15 @@ from mma.pipeline.datasets.folder import (
     refuse_single,
     untrained_notes,
 )
+from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.datasets.labels import NAMES_FILE, read_classes
+from mma.pipeline.datasets.names import shown_name, shown_path
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import open_regular, parse_json
 
 LABEL_BYTES = 1_000_000  # of a .cls or .json, at most
 BLOCK = 512  # bytes, of tar
+HEADER_BYTES = 2**20  # of one member, at most: long names and times
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,33 @@ class Members:
     offset: NDArray[np.int64]  # [N] first byte
     length: NDArray[np.int64]  # [N] bytes
     shards: Sequence[str]  # below `root`
+    seen: Sequence[Stamp]  # of every shard, when it was indexed
 
-    def size(self, row: int) -> int:
-        """Bytes of the image."""
-        return int(self.length[row])
+    def stamp(self, row: int) -> Stamp:
+        """Bytes of the image, and the times of its shard."""
+        try:
+            about = os.stat(self.root / self.shards[self.shard[row]])  # noqa: PTH116 (a third of the time of Path.stat)
+        except (FileNotFoundError, NotADirectoryError):
+            return ABSENT
+        except OSError:  # there, and out of reach: reading it says why
+            return NO_FILE
+        return int(self.length[row]), *stamp_of(about)[1:]
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3] with the shards' times when they were indexed."""
+        times = np.array(self.seen, np.int64)[self.shard, 1:]
+        return np.concatenate([self.length[:, None], times], axis=1)
 
     def read(self, row: int) -> bytes:
-        """The image's bytes. OSError where the shard is gone or shorter than it was."""
-        with (self.root / self.shards[self.shard[row]]).open("rb") as file:
+        """The image's bytes. OSError where the shard is gone or shorter than it was, or the image is too long."""
+        length, shard = int(self.length[row]), self.shards[self.shard[row]]
+        if length > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"{length:,} bytes; at most {MAX_BYTES:,} are read", self.paths[row])
+        with open_regular(self.root / shard) as file:
             file.seek(int(self.offset[row]))
-            data: bytes = file.read(int(self.length[row]))
-        if len(data) < self.length[row]:
-            raise OSError(f"{self.shards[self.shard[row]]} is shorter than it was")
+            data = file.read(length)
+        if len(data) < length:
+            raise OSError(f"{shard} is shorter than it was")
         return data
 
 
@@ -74,6 +94,23 @@ class _Index:
     offset: array = field(default_factory=lambda: array("q"))
     length: array = field(default_factory=lambda: array("q"))
     values: dict[str | int, int] = field(default_factory=dict)
+    seen: list[Stamp] = field(default_factory=list)  # of every shard
+
+
+class _Tar(BufferedReader):
+    """A tar file as `tarfile` may read it: its headers in small parts, and not for ever."""
+
+    at_end = 0  # reads in a row that brought nothing
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Some bytes. ReadError for a header that is too long, or that goes on behind the end."""
+        if size is None or not 0 <= size <= HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        data = super().read(size)
+        self.at_end = 0 if data else self.at_end + 1
+        if self.at_end > 2:
+            raise tarfile.ReadError("a header that goes on behind the end")
+        return data
 
 
 def find_shards(path: Path) -> dict[str, list[str]]:
@@ -129,19 +166,20 @@ def _members(
     shard, offset = np.frombuffer(index.shard, np.int32), np.frombuffer(index.offset, np.int64)
     length = np.frombuffer(index.length, np.int64)
     paths = [index.paths[row] for row in rows]
-    return Members(root, paths, labels[rows], shard[rows], offset[rows], length[rows], names)
+    return Members(root, paths, labels[rows], shard[rows], offset[rows], length[rows], names, index.seen)
 
 
 def _read_shard(file: Path, shard: str, number: int, index: _Index) -> None:
     """Add the samples of one shard to the index."""
     before = len(index.paths)
+    index.seen.append(_seen(file))
     for key, members in _samples(file):
         images = [m for m in members if os.path.splitext(m.name)[1].lower() in SUFFIXES]  # noqa: PTH122
-        where = f"{file}, sample {key!r}"
+        where = f"{file}, sample {shown_name(key)!r}"
         if len(images) != 1:
             raise UsageError(f"{where} has {len(images)} images; each sample needs one")
         value = _label(file, members, where)
-        index.paths.append(f"{shard}/{images[0].name}")
+        index.paths.append(shown_path(f"{shard}/{images[0].name}"))
         index.value.append(index.values.setdefault(value, len(index.values)))
         index.shard.append(number)
         index.offset.append(images[0].offset_data)
@@ -154,14 +192,17 @@ def _samples(file: Path) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
     """Runs of members with one key, in order. UsageError for a file that is not a whole, plain tar."""
     key, members = "", list[tarfile.TarInfo]()
     try:
-        whole = file.stat().st_size
-        with tarfile.open(file, "r:") as tar:
+        with open_regular(file) as raw, tarfile.open(fileobj=_Tar(raw.raw), mode="r:") as tar:
+            whole, behind = os.fstat(raw.fileno()).st_size, 0
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all, for nothing here
+                if member.size < 0 or tar.offset <= behind:
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes")
+                if tar.offset > whole:
+                    raise tarfile.ReadError("unexpected end of data")
+                behind = tar.offset
                 if not member.isreg() or member.issparse():
                     continue
-                if member.offset_data + member.size > whole:
-                    raise tarfile.ReadError("unexpected end of data")
                 folder, _, name = member.name.rpartition("/")
                 own = f"{folder}/{name.split('.')[0]}"
                 if own != key and members:
@@ -169,17 +210,22 @@ def _samples(file: Path) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
                     members = []
                 key = own
                 members.append(member)
-            end = tar.offset
-        with file.open("rb") as raw:
-            raw.seek(end)
+            raw.seek(tar.offset)
             if raw.read(BLOCK) != bytes(BLOCK):
                 raise tarfile.ReadError("unexpected end of data")
-    except tarfile.ReadError as error:
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError) as error:
         raise UsageError(f"{file} is not a whole, uncompressed tar file ({error}): get or make it again") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror or error})") from error
     if members:
         yield key.removeprefix("/"), members
+
+
+def _seen(file: Path) -> Stamp:
+    try:
+        return stamp_of(file.stat())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror or error})") from error
 
 
 def _label(file: Path, members: Sequence[tarfile.TarInfo], where: str) -> str | int:
@@ -189,11 +235,11 @@ def _label(file: Path, members: Sequence[tarfile.TarInfo], where: str) -> str | 
             continue
         if member.size > LABEL_BYTES:
             raise UsageError(f"{where}: {member.name} has {member.size:,} bytes, too many for a label")
-        with file.open("rb") as raw:
+        with open_regular(file) as raw:
             raw.seek(member.offset_data)
-            text = raw.read(member.size)
+            text = raw.read(member.size).decode("utf-8", "surrogateescape")
         try:
-            given = text.decode().strip() if suffix == ".cls" else json.loads(text).get("label")
+            given = text.strip() if suffix == ".cls" else parse_json(text).get("label")
         except (ValueError, AttributeError) as error:
             raise UsageError(f"{where}: {member.name} is not a label ({error})") from error
         if (isinstance(given, str) and given) or (isinstance(given, int) and not isinstance(given, bool)):

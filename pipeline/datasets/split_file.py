@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from mma.pipeline.datasets.folder import Files
+from mma.pipeline.datasets.names import shown_name, shown_path
 from mma.pipeline.datasets.paths import refuse_outside
 from mma.pipeline.errors import UsageError
+from mma.pipeline.regular_files import read_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SplitFile:
 def read_split_file(file: Path, images: Path) -> SplitFile:
     """Read a split file. UsageError, in one line, for anything in it that is not as it should be."""
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
+        given = read_json(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read ({error}): get it again") from error
     if not isinstance(given, dict) or not {"train", "test"} <= given.keys():
@@ -56,12 +57,12 @@ def _rows(file: Path, split: str, items: Any, images: Path, names: dict[int, str
         where = f"{file}: {split}[{number}]"
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[0], str) and isinstance(item[2], str)):
             raise UsageError(f"{where} is {str(item)[:80]}, not [path, label, class name]")
-        path, label, name = item[0], item[1], item[2].replace("_", " ")
+        path, label, name = item[0], item[1], shown_name(item[2]).replace("_", " ")
         if isinstance(label, bool) or not isinstance(label, int) or label < 0:
             raise UsageError(f"{where} has label {label!r}, not a number from 0")
         if names.setdefault(label, name) != name:
             raise UsageError(f"{where} calls label {label} {name!r}, other rows {names[label]!r}")
         refuse_outside(path, where)
-        paths.append(path)
+        paths.append(shown_path(path))
         labels.append(label)
     return Files(images, paths, np.array(labels, np.int32))

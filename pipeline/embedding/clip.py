@@ -22,6 +22,7 @@ from torch import Tensor
 from mma.pipeline.device import pick_device
 from mma.pipeline.embedding.tiny import TINY
 from mma.pipeline.errors import UsageError, WorkError, nearest
+from mma.pipeline.regular_files import open_regular, read_json
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 LOCAL = "local-dir:"
@@ -61,15 +62,9 @@ def load_clip(
     `quick_gelu` sets the activation of a checkpoint file, which does not say it; a tag does. Raises UsageError for a
     model that does not exist or weights that do not fit, WorkError for a download that fails.
     """
-    if model == "tiny":
-        model = f"{LOCAL}{TINY}"
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
-    chosen = pick_device(device)
-    if precision == "fp16" and chosen.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
-    local = model.startswith(LOCAL)
-    weights, activation = _local_weights(model) if local else _weights(model, pretrained, quick_gelu)
+    found = check_clip(model, pretrained, device, precision, quick_gelu)
+    weights, activation = _downloaded(found), found.quick_gelu
+    model, chosen, local = found.model, pick_device(device), found.model.startswith(LOCAL)
     net, preprocess = _create(model, None if local else pretrained, precision, chosen, activation)
     tokenizer = open_clip.get_tokenizer(model)
     transform = dict(net.visual.preprocess_cfg)
@@ -92,23 +87,58 @@ def load_clip(
     return FrozenClip(net, preprocess, tokenizer, chosen, dtype, dim, scale, fingerprint)
 
 
-def _local_weights(model: str) -> tuple[Path, bool]:
+@dataclass(frozen=True)
+class Weights:
+    """Weights that exist: in a file, or under a tag from which open_clip downloads them."""
+
+    model: str  # as open_clip takes it
+    pretrained: str
+    source: Path | dict[str, Any]
+    quick_gelu: bool
+
+
+def check_clip(model: str, pretrained: str, device: str, precision: str, quick_gelu: bool | None) -> Weights:
+    """Find the weights that `load_clip` would load. Raises UsageError as it does, and downloads and loads nothing."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
+    if pick_device(device).type == "cpu" and precision == "fp16":
+        raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
+    if model == "tiny":
+        model = f"{LOCAL}{TINY}"
+    return _local_weights(model) if model.startswith(LOCAL) else _weights(model, pretrained, quick_gelu)
+
+
+def _downloaded(weights: Weights) -> Path:
+    """The file of the weights. WorkError where it cannot be downloaded."""
+    if isinstance(weights.source, Path):
+        return weights.source
+    try:
+        return Path(download_pretrained(weights.source))
+    except Exception as error:  # urllib, huggingface_hub and httpx each have their own
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise WorkError(
+            f"the weights {weights.pretrained!r} of {weights.model} could not be downloaded ({reason[:200]}): "
+            "check the network, or give --pretrained FILE or --model local-dir:FOLDER"
+        ) from error
+
+
+def _local_weights(model: str) -> Weights:
     """The weights file of a `local-dir:` model, and its activation."""
     folder = Path(model.removeprefix(LOCAL))
     config = folder / "open_clip_config.json"
     if not config.is_file():
         raise UsageError(f"{folder} has no open_clip_config.json: a local-dir: model is a folder with it and weights")
     try:
-        model_config = json.loads(config.read_text(encoding="utf-8"))["model_cfg"]
-    except (ValueError, KeyError, TypeError) as error:
+        model_config = read_json(config)["model_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{config} is not an open_clip configuration ({error})") from error
     found = open_clip.factory._find_checkpoint_in_dir(folder)
     if not found:
         raise UsageError(f"{folder} has no weights (*.safetensors)")
-    return Path(found), bool(model_config.get("quick_gelu", False))
+    return Weights(model, "", Path(found), bool(model_config.get("quick_gelu", False)))
 
 
-def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> tuple[Path, bool]:
+def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> Weights:
     """The weights file behind a tag or a path, and the activation they were trained with."""
     name = model.replace("/", "-")
     config = open_clip.get_model_config(name)
@@ -123,14 +153,7 @@ def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> tuple[Path
             raise UsageError(f"{pretrained!r} weights of {model} were trained with quick_gelu={activation}")
         if own and not activation:
             raise UsageError(f"{pretrained!r} weights need plain GELU: use --model {name.removesuffix('-quickgelu')}")
-        try:
-            return Path(download_pretrained(tag)), activation
-        except Exception as error:  # urllib, huggingface_hub and httpx each have their own
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise WorkError(
-                f"the weights {pretrained!r} of {model} could not be downloaded ({reason[:200]}): "
-                "check the network, or give --pretrained FILE or --model local-dir:FOLDER"
-            ) from error
+        return Weights(model, pretrained, tag, activation)
     file = Path(pretrained).expanduser()
     if not file.is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
@@ -138,7 +161,7 @@ def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> tuple[Path
     activation = own if quick_gelu is None else quick_gelu
     if own and not activation:
         raise UsageError(f"{model} has QuickGELU built in: use --model {name.removesuffix('-quickgelu')}")
-    return file, activation
+    return Weights(model, pretrained, file, activation)
 
 
 def _create(
@@ -160,5 +183,5 @@ def _create(
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

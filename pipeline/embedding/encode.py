@@ -1,4 +1,9 @@
-"""The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads."""
+"""The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads.
+
+Whose fault is what: a row's are files that are missing or out of reach, what decoding raises, what a view raises, and
+values that are not finite; the row keeps its place, with a status. Errors of the disk and a lack of memory are nobody's
+and end the run, so that they are never stored as a bad image.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.cache import Chunk, Failure, Status
-from mma.pipeline.datasets.base import Dataset, Split
+from mma.pipeline.datasets.base import Dataset, Split, Stamp
+from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.images import BadImage, decode, decoded
+from mma.pipeline.embedding.images import BadImage, content_hash, decode, decoded, own_bound
 from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import WorkError
 
 AHEAD = 2  # batches decoded ahead of the model
-ROW_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
-
-Encoded = tuple[Chunk, NDArray[np.floating], list[Failure]]
-Prepare = Callable[[Split, str, int], Tensor | BadImage]
+ROW_FAULTS = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENXIO, errno.ENODEV),  # a socket, a device that is none
+}
+UNKNOWN = bytes(32)  # the content hash of a row whose bytes were not read
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,30 @@ class Encoding:
     workers: int  # threads that decode
     max_pixels: int
     dtype: str
+    side: int = 0  # of the model's input, in pixels
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One chunk: what is stored of it, and what its files were like."""
+
+    chunk: Chunk
+    embedding: NDArray[np.floating]  # [rows, V, D]
+    failures: list[Failure]
+    content: NDArray[np.uint8]  # [rows, 32] SHA-256 of each row's bytes; zeros where they were not read
+    stamps: NDArray[np.int64]  # [rows, 3] of each row's file, taken before it was read
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One row on its way to the model."""
+
+    image: Tensor | BadImage  # its views [V, 3, H, W]
+    content: bytes
+    stamp: Stamp
+
+
+_Batch = tuple[Chunk, range, list[_Prepared]]
 
 
 def encode_chunks(
@@ -45,68 +76,94 @@ def encode_chunks(
     how: Encoding,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Encoded]:
-    """Embeddings [rows, V, D] and failed rows of each chunk, in order; `advance` hears of every batch.
+    """Encode each chunk, in order; `advance` hears of every batch.
 
     Batches start afresh with every chunk, and a bad row is replaced by zeros on its way through the model: neither an
-    interruption nor a bad neighbour changes a bit of any other row. Raises WorkError where the disk or the data set
-    fails, and not one file.
+    interruption nor a bad neighbour changes a bit of any other row. Raises WorkError where the disk, the memory or the
+    data set fails, and not one file.
     """
     blank = torch.zeros_like(clip.preprocess(decode(np.zeros((8, 8, 3), np.uint8))))  # [3, H, W]
-
-    def prepare(split: Split, name: str, row: int) -> Tensor | BadImage:
-        return _prepare(split, name, row, how)
-
     parts: list[NDArray[np.floating]] = []
+    content: list[bytes] = []
+    stamps: list[Stamp] = []
     failures: list[Failure] = []
-    for chunk, rows, images in _decoded(dataset, chunks, how, prepare):
-        views = how.views.of(chunk.split)
-        bad = {row: image for row, image in zip(rows, images, strict=True) if isinstance(image, BadImage)}
-        blanks = blank.expand(views, *blank.shape)
-        pixels = torch.cat([blanks if isinstance(image, BadImage) else image for image in images])  # [B * V, 3, H, W]
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is caught below
-            embedding = clip.encode_image(pixels).astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D]
-        failures += [(row, int(image.status), image.reason) for row, image in bad.items()]
-        for row in np.flatnonzero(~np.isfinite(embedding).all(axis=(1, 2))) + rows.start:
-            if row not in bad:
-                failures.append((int(row), int(Status.NON_FINITE), "the model returned NaN or infinity"))
-        parts.append(embedding)
-        advance(len(rows))
-        if rows.stop == chunk.stop:
-            yield chunk, np.concatenate(parts), sorted(failures)
-            parts, failures = [], []
+    with own_bound():
+        for chunk, rows, batch in _prepared(dataset, chunks, how):
+            views = how.views.of(chunk.split)
+            bad = {row: p.image for row, p in zip(rows, batch, strict=True) if isinstance(p.image, BadImage)}
+            blanks = blank.expand(views, *blank.shape)
+            images = [blanks if isinstance(p.image, BadImage) else p.image for p in batch]
+            pixels = torch.cat(images)  # [B * V, 3, H, W]
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is caught below
+                embedding = clip.encode_image(pixels).astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D]
+            failures += [(row, int(image.status), image.reason) for row, image in bad.items()]
+            for row in np.flatnonzero(~np.isfinite(embedding).all(axis=(1, 2))) + rows.start:
+                if row not in bad:
+                    failures.append((int(row), int(Status.NON_FINITE), "the model returned NaN or infinity"))
+            parts.append(embedding)
+            content += [p.content for p in batch]
+            stamps += [p.stamp for p in batch]
+            advance(len(rows))
+            if rows.stop == chunk.stop:
+                hashes = np.frombuffer(b"".join(content), np.uint8).reshape(len(content), -1)
+                yield Encoded(chunk, np.concatenate(parts), sorted(failures), hashes, np.array(stamps, np.int64))
+                parts, content, stamps, failures = [], [], [], []
 
 
-def _prepare(split: Split, name: str, row: int, how: Encoding) -> Tensor | BadImage:
-    """The views [V, 3, H, W] of a row, or what is wrong with it."""
+def row_fault(error: OSError) -> BadImage | None:
+    """What is wrong with a row whose reading raised this; None where it is no fault of the row."""
+    if error.errno in ROW_FAULTS:
+        return BadImage(Status.MISSING, error.strerror or "missing")
+    if error.errno == errno.EFBIG:
+        return BadImage(Status.TOO_LARGE, error.strerror or "too large")
+    return None
+
+
+def unreadable(path: str, error: OSError) -> WorkError:
+    """A disk, or a network, that fails while a row is read."""
+    return WorkError(
+        f"{path} could not be read ({error.strerror or error}); what is done is kept: "
+        "see to the disk, and run the same command again"
+    )
+
+
+def _prepare(split: Split, name: str, row: int, how: Encoding) -> _Prepared:
+    """A row, ready for the model, or what is wrong with it."""
+    stamp = split.stamp(row)  # before its bytes: what is changed in between is noticed by the next run
     try:
-        with decoded(split.read(row), how.max_pixels) as image:
-            return how.views(image, name, row)
-    except BadImage as bad:
-        return bad
+        data = split.read(row)
     except OSError as error:
-        if error.errno in ROW_FAULTS:
-            return BadImage(Status.MISSING, error.strerror or "missing")
-        if error.errno == errno.EFBIG:
-            return BadImage(Status.TOO_LARGE, error.strerror or "too large")
+        bad = row_fault(error)
+        if bad is None:
+            raise unreadable(split.paths[row], error) from error
+        return _Prepared(bad, UNKNOWN, stamp)
+    content = content_hash(data)
+    try:
+        with decoded(data, how.max_pixels, how.side) as image:
+            return _Prepared(how.views(image, name, row), content, stamp)
+    except BadImage as bad:
+        return _Prepared(bad, content, stamp)
+    except MemoryError as error:
         raise WorkError(
-            f"{split.paths[row]} could not be read ({error.strerror or error}); what is done is kept: "
-            "see to the disk, and run the same command again"
+            f"there is not enough memory for {split.paths[row]}; what is done is kept: fewer --workers take less, and "
+            "so does a smaller --max-pixels with another --cache"
         ) from error
+    except Exception as error:  # a view may raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        return _Prepared(BadImage(Status.UNREADABLE, f"{type(error).__name__}: {reason}"[:200]), content, stamp)
 
 
-def _decoded(
-    dataset: Dataset, chunks: Iterable[Chunk], how: Encoding, prepare: Prepare
-) -> Iterator[tuple[Chunk, range, list[Tensor | BadImage]]]:
+def _prepared(dataset: Dataset, chunks: Iterable[Chunk], how: Encoding) -> Iterator[_Batch]:
     """Batches of prepared rows, in order, with `AHEAD` more in the making. A row's views stay together."""
     pool = ThreadPoolExecutor(how.workers, thread_name_prefix="decode")
-    queue: deque[tuple[Chunk, range, list[Future[Tensor | BadImage]]]] = deque()
+    queue: deque[tuple[Chunk, range, list[Future[_Prepared]]]] = deque()
     try:
         for chunk in chunks:
-            step = max(1, how.batch // how.views.of(chunk.split))  # rows
+            step = rows_in_batch(how.batch, how.views.of(chunk.split))
             for start in range(chunk.start, chunk.stop, step):
                 rows = range(start, min(start + step, chunk.stop))
                 split = dataset.splits[chunk.split]
-                queue.append((chunk, rows, [pool.submit(prepare, split, chunk.split, row) for row in rows]))
+                queue.append((chunk, rows, [pool.submit(_prepare, split, chunk.split, row, how) for row in rows]))
                 if len(queue) > AHEAD:
                     yield _finished(queue.popleft())
         while queue:
@@ -115,8 +172,6 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(
-    step: tuple[Chunk, range, list[Future[Tensor | BadImage]]],
-) -> tuple[Chunk, range, list[Tensor | BadImage]]:
+def _finished(step: tuple[Chunk, range, list[Future[_Prepared]]]) -> _Batch:
     chunk, rows, futures = step
     return chunk, rows, [future.result() for future in futures]

@@ -1,14 +1,17 @@
 """From a row of a data set to a checked RGB image: the one place where image files are decoded.
 
-The header is read first, and nothing is decoded that claims more pixels than allowed. What comes out is what a person
-sees: the first frame, upright by its EXIF orientation, transparency on white, 16-bit scaled to 8.
+The header is read first, and nothing is decoded that claims more pixels than allowed, or that would have more when its
+short side is scaled to the model's. What comes out is what a person sees: the first frame, upright by its EXIF
+orientation, transparency on white, 16-bit scaled to 8.
 
-Memory: decoding takes at most `BYTES_A_PIXEL` for every pixel. Images above `LARGE` pixels are decoded and used one at
-a time, so that a run needs no more than one largest image and `LARGE` pixels for every thread.
+Memory: decoding takes at most `BYTES_A_PIXEL` for every pixel. Images above `LARGE` pixels, before or after scaling,
+are decoded and used one at a time, so that a run needs no more than one largest image and `LARGE` pixels for every
+thread. A machine that has less than that raises MemoryError, which is no fault of the image.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import warnings
@@ -24,6 +27,7 @@ from mma.pipeline.datasets.base import Pixels
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte as RGB
 LARGE = 16_000_000  # pixels
+ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever --max-pixels says
 BYTES_A_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)
 DECODER = f"pillow {PIL.__version__}, upright, transparency on white"  # part of the fingerprint: it decides pixels
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # and no other: some run programs, or read files
@@ -40,28 +44,45 @@ class BadImage(Exception):
         self.reason = reason
 
 
-def allow_pixels(max_pixels: int) -> None:
-    """Let Pillow open what `decode` allows: it has a process-wide bound of its own."""
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses by the header
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is wrong with a file is its status
+@contextmanager
+def own_bound() -> Iterator[None]:
+    """Within, the bound on pixels is `decode`'s and not Pillow's own, and Pillow warns of nothing.
+
+    Pillow's bound is one for the whole process, and it counts what is cropped too. It is put back afterwards.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is wrong with a file is its status
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
-def decode(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An RGB image from encoded bytes or from pixels [H, W, 3]. Raises BadImage, and nothing else."""
-    with decoded(data, max_pixels) as image:
+def scaled_pixels(width: int, height: int, side: int) -> int:
+    """Pixels of a picture whose short side is scaled to `side`, as CLIP's preprocessing does before it crops."""
+    return side * side * max(width, height) // max(1, min(width, height))
+
+
+def decode(data: bytes | Pixels, max_pixels: int = MAX_PIXELS, side: int = 0) -> Image.Image:
+    """An RGB image from encoded bytes or from pixels [H, W, 3], for a model of this input `side` (0: not scaled).
+
+    Raises BadImage for whatever is wrong with it, and MemoryError.
+    """
+    with decoded(data, max_pixels, side) as image:
         return image
 
 
 @contextmanager
-def decoded(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def decoded(data: bytes | Pixels, max_pixels: int = MAX_PIXELS, side: int = 0) -> Iterator[Image.Image]:
     """As `decode`, for as long as the block lasts: one large image at a time."""
     if isinstance(data, np.ndarray):
         yield Image.fromarray(data)
         return
     try:
-        opened = _open(data, max_pixels)
-    except BadImage:
+        opened = _open(data, max_pixels, side)
+    except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(Status.TOO_LARGE, f"more pixels than allowed ({error})") from error
@@ -69,18 +90,18 @@ def decoded(data: bytes | Pixels, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
         raise BadImage(Status.UNREADABLE, "not an image file that can be read") from error
     except Exception as error:  # as below
         raise _unreadable(error) from error
-    large = opened.width * opened.height > LARGE
+    large = max(opened.width * opened.height, scaled_pixels(*opened.size, side)) > LARGE
     with opened, _one_large if large else nullcontext():
         try:
             image = _to_rgb(_upright(opened))
-        except BadImage:
+        except (BadImage, MemoryError):
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
             raise _unreadable(error) from error
         yield image
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(data: bytes, max_pixels: int, side: int) -> Image.Image:
     if not data:
         raise BadImage(Status.UNREADABLE, "the file is empty")
     image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -88,6 +109,13 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise BadImage(
             Status.TOO_LARGE,
             f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (--max-pixels)",
+        )
+    scaled = scaled_pixels(*image.size, side)
+    if scaled > max(max_pixels, ORDINARY * side * side):
+        raise BadImage(
+            Status.TOO_LARGE,
+            f"{image.width} x {image.height} pixels, {scaled:,} when its short side is {side}; at most {max_pixels:,} "
+            "are made (--max-pixels)",
         )
     return image
 
@@ -119,6 +147,14 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if isinstance(clear, int):
         eight[grey == clear] = 255
     return Image.fromarray(eight).convert("RGB")
+
+
+def content_hash(data: bytes | Pixels) -> bytes:
+    """SHA-256 of a row's bytes as they were read; of pixels, that of their PPM file (P6)."""
+    if isinstance(data, np.ndarray):
+        height, width, _ = data.shape
+        data = f"P6\n{width} {height}\n255\n".encode() + data.tobytes()
+    return hashlib.sha256(data).digest()
 
 
 def _unreadable(error: Exception) -> BadImage:

@@ -1,110 +1,154 @@
-"""What `mma embed` says before work and after it, and the checks of the place it writes to."""
+"""What a run of stage one will do: all is decided here, and nothing is written."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, Header, Status, open_cache
+from mma.cache import CacheWriter, Chunk, Header, open_cache, refuse_if_locked
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.changes import Changes, find_changes
+from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
-from mma.pipeline.embedding.prompts import PromptSet
+from mma.pipeline.embedding.header import load_model, make_encoding, make_header, workers_of
+from mma.pipeline.embedding.prompts import PromptSet, read_prompts
+from mma.pipeline.embedding.rows import absent_notes, load_dataset
+from mma.pipeline.embedding.settings import EmbedSettings, cache_path, check_settings, failure_limit
 from mma.pipeline.errors import UsageError
-from mma.pipeline.progress import size, span
 
-PROBE = 16  # images timed before the plan, for its estimate
-SHOWN = 10  # failed images listed
-
-
-def check_place(path: Path) -> None:
-    """Refuse a place where no cache can be, before anything is loaded."""
-    if path.is_file():
-        raise UsageError(f"--cache {path} is a file: a cache is a folder, such as cache/{path.stem}.zarr")
-    blocked = next((parent for parent in path.absolute().parents if parent.exists()), None)
-    if blocked is not None and not blocked.is_dir():
-        raise UsageError(f"--cache {path}: {blocked} is a file, not a folder")
-    if path.exists():
-        open_cache(path, partial=True)  # raises where it is something else
+PROBE = 16  # images timed, for the estimate
+SHOWN = 3  # images named that have changed
 
 
-def check_space(path: Path, header: Header, templates: int) -> None:
-    """Refuse a disk on which the cache does not fit."""
-    wanted = _image_bytes(header) + sum(header.rows.values()) * 128
-    wanted += len(header.classnames) * templates * header.dim * 4 + 1_000_000
-    at = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(at).free
-    if free < wanted:
-        raise UsageError(f"no disk space for {path}: it needs {size(wanted)}, {at} has {size(free)} free")
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, to which cache, with what."""
+
+    path: Path
+    dataset: Dataset
+    clip: FrozenClip
+    header: Header  # the cache's own where it is there
+    encoding: Encoding
+    prompts: tuple[PromptSet, ...]  # that were asked for
+    stored: tuple[str, ...]  # names of the prompt sets that the cache has
+    pending: tuple[Chunk, ...]  # chunks still to do
+    redo: tuple[str, ...]  # units of the cache that are to be done again: their images have changed, or are back
+    notes: tuple[str, ...]  # what the user should know, beside the data set's own notes
+    exists: bool  # whether there is a cache to continue
+    complete: bool  # whether nothing is to be done
+    most_failures: int  # rows that may fail
+    seconds: float  # that a picture takes, by the probe; 0 where no image is to be encoded
 
 
-def show_plan(
-    console: Console,
-    path: Path,
-    dataset: Dataset,
-    clip: FrozenClip,
-    header: Header,
-    how: Encoding,
-    pending: Sequence[Chunk],
-    prompts: Sequence[PromptSet],
-) -> None:
-    """Say what will be done, and about how long it takes by a short probe on the first images."""
-    rows = sum(chunk.stop - chunk.start for chunk in pending)
-    total = sum(header.rows.values())
-    splits = ", ".join(f"{name} {count:,}" for name, count in header.rows.items())
-    about = clip.fingerprint
-    model = about["model"] + (f" ({about['pretrained']})" if about["pretrained"] else "")
-    todo = f"{rows:,} to do in {len(pending)} chunks" if rows else "all done"
-    console.print(
-        f"[bold]{dataset.name}[/bold] -> {path}\n"
-        f"  images    {total:,} ({splits}), {todo}\n"
-        f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
-        f"  prompts   {', '.join(f'{p.name} ({len(p.templates)})' for p in prompts)}, as {prompts[0].texts[0][0]!r}\n"
-        f"  model     {model} on {clip.device.type}, {about['precision']}, D = {header.dim}\n"
-        f"  cache     {size(_image_bytes(header))} of {header.dtype}",
+NONE = Changes()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """How far a cache is."""
+
+    header: Header
+    prompts: tuple[str, ...] = ()
+    complete: bool = False
+    done: frozenset[str] = frozenset()  # units
+    changes: Changes = NONE
+
+    @property
+    def pending(self) -> tuple[Chunk, ...]:
+        """The chunks still to do, in order."""
+        return tuple(c for c in self.header.chunks() if c.unit not in self.done or c.unit in self.redo)
+
+    @property
+    def redo(self) -> frozenset[str]:
+        """Units that are done and to be done again."""
+        return self.changes.changed_units | self.changes.back_units
+
+
+def make_plan(settings: EmbedSettings, console: Console) -> Plan:
+    """Decide what a run will do; a download is shown on `console`.
+
+    Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
+    """
+    check_settings(settings)
+    path = cache_path(settings)
+    refuse_if_locked(path)
+    dataset = load_dataset(settings, console)
+    prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
+    notes = absent_notes(dataset)
+    clip = load_model(settings)
+    wanted = make_header(dataset, clip, settings)
+    exists = path.exists()
+    stored = _read_stored(path, wanted, dataset, settings, console) if exists else _Stored(wanted)
+    check_templates(path, prompts, stored.prompts)
+    encoding = make_encoding(clip, settings, stored.header)
+    complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
+    seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
+    if not exists:
+        stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
+    return Plan(
+        path=path,
+        dataset=dataset,
+        clip=clip,
+        header=stored.header,
+        encoding=encoding,
+        prompts=prompts,
+        stored=stored.prompts,
+        pending=stored.pending,
+        redo=tuple(sorted(stored.redo)),
+        notes=(*notes, *_change_notes(stored.changes)),
+        exists=exists,
+        complete=complete,
+        most_failures=failure_limit(settings.max_failures, sum(wanted.rows.values())),
+        seconds=seconds,
     )
-    if max(header.views.values()) > 1:
-        each = ", ".join(f"{views} of every {split} image" for split, views in header.views.items() if views > 1)
-        console.print(f"  views     {each}, seed {how.views.seed}")
-    for note in dataset.notes:
-        console.print(f"  note      {note}")
-    if pending:
-        seconds = _probe(clip, dataset, pending[0], how)
-        pictures = sum((chunk.stop - chunk.start) * header.views[chunk.split] for chunk in pending)
-        console.print(f"  time      about {span(pictures * seconds)} ({1 / seconds:,.0f} images/s)")
 
 
-def show_summary(console: Console, path: Path, writer: CacheWriter, paths: Mapping[str, Sequence[str]]) -> None:
-    """Say what the cache holds, and which images of `paths` (by split) failed."""
-    failed = [(split, *failure) for split, failures in writer.failures().items() for failure in failures]
-    if failed:
-        console.print(f"[yellow]{len(failed)} images have no embedding[/yellow] (`mma cache info {path}` lists them):")
-        for split, row, status, reason in failed[:SHOWN]:
-            name = Status(status).name.lower().replace("_", " ")
-            console.print(f"  {paths[split][row]}: {name}, {reason}", markup=False)
-    rows = sum(writer.header.rows.values())
-    bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    console.print(
-        f"{path}: {rows:,} images, prompts {', '.join(writer.prompts)}, {size(bytes_on_disk)}\n"
-        f"Next: [bold]mma fit --cache {path}[/bold]",
-    )
+def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[str]) -> None:
+    """UsageError where a cache has a prompt set of one of these names with other templates."""
+    for prompt_set in prompts:
+        if prompt_set.name in stored:
+            templates = open_cache(path, partial=True).text(prompt_set.name).templates
+            if templates != list(prompt_set.templates):
+                raise UsageError(
+                    f"prompt set {prompt_set.name!r} of {path} has other templates (the first is {templates[0]!r}): "
+                    "name another with --prompts"
+                )
 
 
-def _image_bytes(header: Header) -> int:
-    pictures = sum(rows * header.views[split] for split, rows in header.rows.items())
-    return pictures * header.dim * np.dtype(header.dtype).itemsize
+def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
+    """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
+    with CacheWriter.resume(path, wanted) as writer:
+        pending = {chunk.unit for chunk in writer.pending()}
+        done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
+        changes = find_changes(path, dataset, workers_of(settings), console)
+        if changes.changed and not settings.update:
+            raise UsageError(
+                f"{_some(changes.changed)} not what {path} was made from: --update embeds anew what has changed, "
+                "another --cache keeps both"
+            )
+        return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
+
+
+def _change_notes(changes: Changes) -> list[str]:
+    notes = [f"{_some(changes.changed)} not what they were, and embedded anew"] if changes.changed else []
+    return notes + ([f"{_some(changes.back)} there now, and embedded"] if changes.back else [])
+
+
+def _some(paths: Sequence[str]) -> str:
+    """ "3 images (cat/0.jpg, cat/1.jpg, ...) are", or "1 image (cat/0.jpg) is" """
+    shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
+    return f"{len(paths):,} images ({shown}) are" if len(paths) > 1 else f"1 image ({shown}) is"
 
 
 def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:
     """Seconds a picture, from a few images encoded twice: the first time warms up."""
     views = how.views.of(chunk.split)
-    few = replace(chunk, stop=min(chunk.stop, chunk.start + max(1, min(how.batch, PROBE) // views)))
+    few = replace(chunk, stop=min(chunk.stop, chunk.start + rows_in_batch(min(how.batch, PROBE), views)))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

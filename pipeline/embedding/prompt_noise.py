@@ -20,7 +20,7 @@ from numpy.random import Generator
 SEED = 0
 WRONG_SHARE = 20  # percent, of `wrong` without a number
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # neighbours on a keyboard
-_NOISE = re.compile(r"(typo|wrong)([1-9]\d?)|shuffle|wrong")
+_NOISE = re.compile(r"(typo)([1-9]\d?)|(wrong)([1-9]\d?)?|(shuffle)")
 
 Texts = tuple[tuple[str, ...], ...]  # [C][P]
 
@@ -33,10 +33,16 @@ def is_noise(name: str) -> bool:
 def add_noise(noise: str, templates: Sequence[str], classnames: Sequence[str]) -> tuple[tuple[str, ...], Texts]:
     """What each template is now called, and the noisy texts of every class."""
     labels = tuple(f"{template} ({noise}, seed {SEED})" for template in templates)
-    if noise == "shuffle":
+    found = _NOISE.fullmatch(noise)
+    if found is None:
+        raise ValueError(f"{noise!r} is no noise")
+    typo, edited, wrong, renamed, _ = found.groups()
+    if typo:
+        names = [misspelt(name, int(edited) / 100) for name in classnames]
+    elif wrong:
+        names = misnamed(classnames, int(renamed or WRONG_SHARE) / 100)
+    else:
         return labels, tuple(tuple(shuffled(t.replace("{}", name)) for t in templates) for name in classnames)
-    kind, share = noise.rstrip("0123456789"), int(noise.lstrip("typowrng") or WRONG_SHARE) / 100
-    names = misnamed(classnames, share) if kind == "wrong" else [misspelt(name, share) for name in classnames]
     return labels, tuple(tuple(template.replace("{}", name) for template in templates) for name in names)
 
 

@@ -15,7 +15,6 @@ Several may be named at once, with commas between.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from mma.cache import check_name
 from mma.pipeline.embedding.prompt_noise import add_noise, is_noise
 from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.regular_files import parse_json, read_regular
 
 DEFAULT = "default"
 PHOTO = ("a photo of a {}.",)
@@ -77,6 +77,9 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
     if templates and (len(words) > 1 or "=" in words[0]):
         raise UsageError(f"--templates are those of one prompt set, and --prompts {spec} names more or a file")
     names = [word.partition("=")[0] for word in words]
+    for _, equals, file in (word.partition("=") for word in words):
+        if equals:
+            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
     for name, word in zip(names, words, strict=True):
         check_name("prompt set", name)
         if names.count(name) > 1:
@@ -112,7 +115,7 @@ def _read_set(word: str, classnames: Sequence[str], own: Sequence[str]) -> Promp
     name, equals, file = word.partition("=")
     if equals:
         path = Path(file).expanduser()
-        if path.suffix.lower() == ".json":
+        if _is_sentences(file):
             return _sentences(name, path, classnames)
         return filled(name, read_templates([file]), classnames)
     base, _, noise = name.rpartition("-")
@@ -146,18 +149,28 @@ def _refuse_unknown(name: str) -> None:
 
 def _sentences(name: str, path: Path, classnames: Sequence[str]) -> PromptSet:
     """A prompt set of ready sentences; classes are matched without regard to case and "_"."""
-    try:
-        data = path.read_bytes()
-        given = json.loads(data)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"prompts {path} cannot be read ({error})") from error
-    if not isinstance(given, dict):
-        raise UsageError(f'prompts {path} are not {{"class name": ["sentence", ...]}}')
+    given, digest = _read_sentences(path)
     known = {_plain(key): value for key, value in given.items()}
     texts = tuple(_of_class(path, called, known) for called in classnames)
-    digest = hashlib.sha256(data).hexdigest()[:16]
     most = max(map(len, texts))
     return PromptSet(name, tuple(f"sentence {number} of {path.name}, {digest}" for number in range(most)), texts)
+
+
+def _is_sentences(file: str) -> bool:
+    return file.lower().endswith(".json")
+
+
+def _read_sentences(path: Path) -> tuple[dict[str, object], str]:
+    """The sentences in a file, by class as it writes them, and the file's digest. UsageError where it is not one."""
+    try:
+        data = read_regular(path)
+        given = parse_json(data.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"prompts {path} cannot be read ({reason})") from error
+    if not isinstance(given, dict):
+        raise UsageError(f'prompts {path} are not {{"class name": ["sentence", ...]}}')
+    return given, hashlib.sha256(data).hexdigest()[:16]
 
 
 def _of_class(path: Path, called: str, known: Mapping[str, object]) -> tuple[str, ...]:
@@ -179,7 +192,9 @@ def _file_templates(path: Path) -> list[str]:
     if not path.is_file():
         raise UsageError(f"templates {str(path)!r} is neither a template (it has no {{}}) nor a file")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_regular(path).decode("utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise UsageError(f"templates file {path} cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"templates file {path} is not UTF-8 text") from error
     if not lines:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mma.pipeline.datasets import Source, find_dataset
-from mma.pipeline.embedding.embed import manifest_hash
+from mma.pipeline.embedding.header import manifest_hash
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -16,7 +16,8 @@ from mma.cache import CacheError, open_cache, verify
 from mma.pipeline.caches.convert import clip_benchmark, clip_retrieval, tip_adapter
 from mma.pipeline.caches.repair import repair_cache
 from mma.pipeline.cli.cache import cache_app
-from mma.pipeline.embedding import embed as stage_one
+from mma.pipeline.embedding import chunk as chunk_file
+from mma.pipeline.embedding import run as stage_one
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.features import load_features
 
@@ -84,7 +85,7 @@ def test_repair_of_a_sound_cache_does_nothing(cache_command: Words, copy: Path) 
 def test_repair_computes_again_what_is_damaged_and_nothing_else(
     embed: Embed, cache_command: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 4)
     embedded = {"views": 2, "view_splits": "train,val", "image_noise": "blur2,jpeg10", "noise_splits": "val,test"}
     path, _ = embed(prompts="photo,simple", **embedded)
     before = snapshot(path)

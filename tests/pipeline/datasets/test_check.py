@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -85,6 +86,18 @@ def test_ones_own_data_is_checked_for_files_and_with_content_for_copies(tmp_path
     lacks = mma_here("datasets", "check", tmp_path / "pets/photos.csv")
     assert lacks.returncode == 1
     assert "1 files: no.jpg" in lacks.stdout
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, mma_here: Run) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "pets" / name / f"{number}.jpg").write_bytes(b"")
+        os.mkfifo(tmp_path / "pets" / name / "pipe.jpg")
+        (tmp_path / "pets" / name / "endless.jpg").symlink_to("/dev/zero")
+    shown = mma_here("datasets", "check", tmp_path / "pets", "--content")
+    assert shown.returncode == 0
+    assert "1 images are there more than once" in shown.stdout
 
 
 @pytest.mark.slow

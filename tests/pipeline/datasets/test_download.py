@@ -19,8 +19,10 @@ import pytest
 from rich.console import Console
 
 from mma.pipeline.datasets import Source, download, entries, find_dataset
+from mma.pipeline.datasets import unpack as unpacking
 from mma.pipeline.datasets.catalog import Archive
-from mma.pipeline.datasets.download import fetch, fetch_archives, unpack
+from mma.pipeline.datasets.download import Patience, Wanted, fetch, fetch_archives
+from mma.pipeline.datasets.unpack import unpack
 from mma.pipeline.errors import UsageError, WorkError
 
 DATA = np.random.default_rng(0).integers(0, 255, 300_000, np.uint8).tobytes()
@@ -168,9 +170,11 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
 QUIET = Console(file=io.StringIO())
 
 
-def get(server: Server, file: Path, checksum: str = SHA, length: int | None = len(DATA), **options: float) -> Path:
-    fast = {"timeout": 0.3, "pause": 0.01, "tries": 3, **options}
-    return fetch([server.url], file, QUIET, checksum=checksum, length=length, **fast)  # type: ignore[arg-type]
+FAST = Patience(timeout=0.3, pause=0.01, tries=3)
+
+
+def get(server: Server, file: Path, checksum: str = SHA, length: int | None = len(DATA)) -> Path:
+    return fetch([server.url], Wanted(file, checksum, length), QUIET, FAST)
 
 
 def refused(server: Server, file: Path, **options: object) -> str:
@@ -272,13 +276,13 @@ def test_an_odd_range_is_refused(server: Server, tmp_path: Path) -> None:
 
 def test_without_a_network_the_answer_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="no network, or the server is out of reach"):
-        fetch(["http://127.0.0.1:9/file"], tmp_path / "file", QUIET, tries=2, pause=0.01, timeout=1)
+        fetch(["http://127.0.0.1:9/file"], Wanted(tmp_path / "file"), QUIET, FAST)
 
 
 def test_a_server_that_nobody_knows_is_asked_once(tmp_path: Path) -> None:
     start = time.perf_counter()
     with pytest.raises(WorkError, match="no network, or no such server"):
-        fetch(["http://no-such-server.invalid/file"], tmp_path / "file", QUIET, pause=60)
+        fetch(["http://no-such-server.invalid/file"], Wanted(tmp_path / "file"), QUIET, Patience(pause=60))
     assert time.perf_counter() - start < 30
 
 
@@ -294,7 +298,7 @@ def test_a_file_put_there_by_hand_is_checked(server: Server, tmp_path: Path) -> 
 def test_the_next_server_is_asked_where_one_has_the_wrong_file(server: Server, tmp_path: Path) -> None:
     server.files["/bad"] = DATA[::-1]
     bad = server.url.replace("/data.tar.gz", "/bad")
-    file = fetch([bad, server.url], tmp_path / "file", QUIET, checksum=SHA, length=len(DATA), pause=0.01, timeout=1)
+    file = fetch([bad, server.url], Wanted(tmp_path / "file", SHA, len(DATA)), QUIET, FAST)
     assert file.read_bytes() == DATA
 
 
@@ -397,7 +401,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, kind: str, m
     elif kind == "zip":
         archive = zipped(tmp_path / "a.zip", GOOD, ("big", zeros))
     else:
-        monkeypatch.setattr(download, "MOST_FILES", 3)
+        monkeypatch.setattr(unpacking, "MOST_FILES", 3)
         archive = tar(tmp_path / "a.tar.gz", *((f"{n}.txt", b"") for n in range(5)))
     assert archive.stat().st_size < MB
     with pytest.raises(WorkError, match=r"is refused: it unpacks to more than 1.0 MB or"):

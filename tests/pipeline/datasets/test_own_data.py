@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
+import re
+import resource
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from PIL import Image
 
 from mma.pipeline.datasets import Dataset, Source, find_dataset
 from mma.pipeline.datasets.folder import draw_splits
-from mma.pipeline.embedding.embed import manifest_hash
+from mma.pipeline.embedding.header import manifest_hash
 from mma.pipeline.errors import UsageError
 
 
@@ -183,7 +188,10 @@ def test_a_wrong_csv_is_refused_in_one_line(wrong: str, tmp_path: Path) -> None:
 BAD_FILES = {
     "a wrong column": ("p.csv", b"file,label\na.jpg,cat\n", "has no column path (it has file, label)"),
     "no header": ("p.csv", b"", "has no column path and label"),
-    "not text": ("p.csv", b"path,label\n\xff\xfe\x00,cat\n", "cannot be read"),
+    "a NUL": ("p.csv", b"path,label\n\xff\xfe\x00,cat\n", "is not below the images' folder"),
+    "a line without end": ("p.csv", b"path,label\n" + b"x" * 2_000_000, "a line of more than 1,048,576 letters"),
+    "JSON without end": ("p.jsonl", b'{"path": "' + b"x" * 2_000_000, "a line of more than 1,048,576 letters"),
+    "deep JSON": ("p.jsonl", b"[" * 100_000, "line 1 is not JSON (nested too deeply)"),
     "an open quote": ("p.csv", b'path,label\n"a.jpg,cat\n', "cannot be read"),
     "not JSON": ("p.jsonl", b'{"path": "a.jpg"', "line 1 is not JSON"),
     "no object": ("p.jsonl", b"[1, 2]\n", "line 1 is not an object"),
@@ -266,7 +274,7 @@ def test_shards_are_read_in_place_in_their_own_splits(tmp_path: Path) -> None:
     assert [row[1] for row in rows_of(dataset)] == ["cat", "dog", "dog", "cat", "cat", "dog"]
     assert dataset.splits["train"].paths[2] == "train-0001.tar/0002.jpg"
     assert [dataset.splits["test"].read(row) for row in (1, 0)] == [jpeg(5), jpeg(4)]
-    assert dataset.splits["test"].size(0) == len(jpeg(4))
+    assert dataset.splits["test"].stamp(0)[0] == len(jpeg(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -300,7 +308,7 @@ BAD_TARS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "two images": ([("a.jpg", JPEG), ("a.png", JPEG), ("a.cls", b"x")], "has 2 images"),
     "nothing": ([], "holds no samples"),
     "an empty label": ([("a.jpg", JPEG), ("a.cls", b"")], "has no label"),
-    "a label that is no text": ([("a.jpg", JPEG), ("a.cls", b"\xff\xfe")], "is not a label"),
+    "a label that is no JSON": ([("a.jpg", JPEG), ("a.json", b"\xff\xfe")], "is not a label"),
     "a label that is a list": ([("a.jpg", JPEG), ("a.json", b"[1]")], "is not a label"),
     "a huge label": ([("a.jpg", JPEG), ("a.cls", b"x" * 1_000_001)], "too many for a label"),
     "one class": (samples(["cat", "cat"]), "at least two are needed"),
@@ -322,6 +330,70 @@ def test_a_shard_that_was_cut_off_is_refused(keep: int, tmp_path: Path) -> None:
     file.write_bytes(whole[:keep] if keep >= 0 else whole.rstrip(b"\0"))
     says = refused(file)
     assert "not a whole, uncompressed tar file" in says or "holds no samples" in says
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar header that says what a test wants."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def pax(said: bytes) -> bytes:
+    """An extended header of one record."""
+    record = next(f"{n} ".encode() + said + b"\n" for n in range(1000) if len(f"{n} ".encode() + said) + 1 == n)
+    return header("pax", len(record), tarfile.XHDTYPE) + record.ljust(-(-len(record) // 512) * 512, b"\0")
+
+
+HOSTILE_TARS = {
+    "a size below nothing, which leads back": pax(b"size=-1536") + header("a.jpg", 0) + bytes(1024),
+    "a size below nothing, further on": pax(b"size=-512") + header("a.jpg", 0) + bytes(1024),
+    "an extended header of gigabytes": header("pax", 3 * 2**30, tarfile.XHDTYPE) + bytes(1024),
+    "a long name of gigabytes": header("@", 3 * 2**30, tarfile.GNUTYPE_LONGNAME) + bytes(1024),
+    "extended headers without end": pax(b"path=a.jpg") * 5000 + header("a.jpg", 0) + bytes(1024),
+    "a sparse map without end": pax(b"GNU.sparse.major=1") + header("a.jpg", 0) + b"9" * 512,
+    "a size of forty digits": pax(b"size=" + b"9" * 40) + header("a.jpg", 0) + bytes(1024),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_TARS)
+def test_a_hostile_shard_is_refused_in_one_line_at_once(what: str, tmp_path: Path) -> None:
+    file = tmp_path / "photos.tar"
+    file.write_bytes(HOSTILE_TARS[what])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    assert re.search("is not a whole, uncompressed tar file|holds no samples|has no label", refused(file))
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_member_of_gigabytes_is_one_row_that_is_too_large(tmp_path: Path) -> None:
+    labels = [label.ljust(512, b"\0") for label in (b"a", b"b") * 3]
+    small = b"".join(header(f"{n}.cls", 1) + label + header(f"{n}.jpg", 0) for n, label in enumerate(labels))
+    huge = header("7.cls", 1) + b"a".ljust(512, b"\0") + header("7.jpg", 3 * 2**30)
+    with (tmp_path / "photos.tar").open("wb") as file:
+        file.write(small + huge)
+        file.truncate(len(small + huge) + 3 * 2**30 + 1024)
+    dataset = load(tmp_path / "photos.tar")
+    rows = [(split, row) for split in dataset.splits.values() for row in range(len(split.paths))]
+    split, row = next((split, row) for split, row in rows if split.paths[row].endswith("/7.jpg"))
+    with pytest.raises(OSError, match="3,221,225,472 bytes; at most 268,435,456 are read") as large:
+        split.read(row)
+    assert large.value.errno == errno.EFBIG
+
+
+def test_pipes_and_folders_called_as_data_are_refused_at_once(tmp_path: Path) -> None:
+    write_tar(tmp_path / "shards/test-0.tar", samples(["cat", "dog"]))
+    os.mkfifo(tmp_path / "shards/train-0.tar")
+    assert "train-0.tar cannot be read (not a regular file)" in refused(tmp_path / "shards")
+    write_photos(tmp_path)
+    file = write_csv(tmp_path / "photos.csv", [(path, 1, split) for path, _, split in ROWS])
+    (tmp_path / "classnames.txt").symlink_to("/dev/zero")
+    assert "has 1 class" in refused(file)
+    for name in ("photos.csv", "photos.jsonl", "photos.tar"):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+        assert refused(tmp_path / name)
 
 
 def test_shards_of_half_a_split_and_mixed_names_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from PIL import Image
 
 from mma.cache import CacheError, CacheWriter, Chunk, Status, open_cache, verify
-from mma.pipeline.datasets.base import Dataset
-from mma.pipeline.embedding import embed as stage_one
+from mma.pipeline.datasets.base import NO_FILE, Dataset, Stamp
+from mma.pipeline.embedding import chunk as chunk_file
+from mma.pipeline.embedding import rows as rows_file
 from mma.pipeline.embedding.clip import load_clip
-from mma.pipeline.embedding.embed import failure_limit, limit
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.images import decode
+from mma.pipeline.embedding.rows import limit
+from mma.pipeline.embedding.settings import failure_limit
 from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import UsageError, WorkError
 
@@ -34,7 +37,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 4)
 
 
 def by_hand(model: str, file: Path) -> np.ndarray:
@@ -150,7 +153,7 @@ def test_a_resumed_run_keeps_the_batches_of_the_first(embed: Embed, tmp_path: Pa
 def test_a_command_killed_twice_continues_to_the_same_bytes(
     embed: Embed, mma: Run, small_clip: str, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 1024)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 1024)
     whole, _ = embed(cache=tmp_path / "whole.zarr")
     words = ["embed", "--dataset", photo_folder, "--model", small_clip, "--batch-size", 4, "--cache", "photos.zarr"]
     for point in ("chunk.write:before@2", "journal.append:after"):
@@ -187,13 +190,6 @@ def test_another_fingerprint_is_refused_with_what_differs(embed: Embed, other_cl
     assert "choose another --cache, or delete it" in str(refused.value)
     with pytest.raises(CacheError, match=r"dtype: float16 \(stored\), float32 \(asked for\)"):
         embed(dtype="float32")
-
-
-def test_changed_images_are_another_fingerprint(embed: Embed, photo_folder: Path) -> None:
-    embed()
-    (photo_folder / "cat/0.jpg").write_bytes(photo(7, (64, 64)))
-    with pytest.raises(CacheError, match="manifest_sha256"):
-        embed()
 
 
 def test_bad_images_keep_their_row_and_are_listed(embed: Embed, photo_folder: Path, tmp_path: Path) -> None:
@@ -254,8 +250,8 @@ class Failing:
     def __init__(self, error: OSError) -> None:
         self.paths, self.labels, self.error = ["a.jpg"], np.zeros(1, np.int32), error
 
-    def size(self, row: int) -> int:
-        return 0
+    def stamp(self, row: int) -> Stamp:
+        return NO_FILE
 
     def read(self, row: int) -> bytes:
         raise self.error
@@ -277,8 +273,9 @@ def test_an_error_of_the_disk_ends_the_run_and_an_error_of_a_file_does_not(clip:
         with pytest.raises(WorkError, match=r"a.jpg could not be read .*; what is done is kept"):
             encoded(clip, Failing(OSError(code, os.strerror(code), "a.jpg")))
     for code in (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG):
-        _, _, failures = encoded(clip, Failing(OSError(code, os.strerror(code), "a.jpg")))
-        assert failures == [(0, Status.MISSING, os.strerror(code))]
+        done = encoded(clip, Failing(OSError(code, os.strerror(code), "a.jpg")))
+        assert not done.content.any()
+        assert done.failures == [(0, Status.MISSING, os.strerror(code))]
 
 
 def test_values_that_float16_cannot_hold_are_a_failed_row(clip: Any) -> None:
@@ -288,14 +285,48 @@ def test_values_that_float16_cannot_hold_are_a_failed_row(clip: Any) -> None:
 
     loud = torch.nn.Module()
     loud.encode_image = lambda images: 1e6 * clip.model.encode_image(images)  # type: ignore[assignment]
-    from dataclasses import replace
-
     model = replace(clip, model=loud)
-    _, _, failures = encoded(model, Bright(OSError()))
-    assert failures == [(0, Status.NON_FINITE, "the model returned NaN or infinity")]
-    _, values, failures = encoded(model, Bright(OSError()), "float32")
-    assert failures == []
-    assert np.isfinite(values).all()
+    assert encoded(model, Bright(OSError())).failures == [(0, Status.NON_FINITE, "the model returned NaN or infinity")]
+    done = encoded(model, Bright(OSError()), "float32")
+    assert done.failures == []
+    assert np.isfinite(done.embedding).all()
+
+
+class Photo(Failing):
+    """A split of one photo."""
+
+    def read(self, row: int) -> bytes:
+        return photo(0)
+
+
+def test_what_a_view_raises_is_its_rows_failure_and_a_lack_of_memory_is_not(clip: Any) -> None:
+    def raising(error: Exception) -> Any:
+        def view(image: Image.Image) -> torch.Tensor:
+            if image.size == (48, 40):
+                raise error
+            return clip.preprocess(image)
+
+        return replace(clip, preprocess=view)
+
+    done = encoded(raising(OverflowError("too long\nby far")), Photo(OSError()))
+    assert done.failures == [(0, Status.UNREADABLE, "OverflowError: too long")]
+    with pytest.raises(WorkError, match=r"not enough memory for a.jpg; what is done is kept"):
+        encoded(raising(MemoryError()), Photo(OSError()))
+
+
+def test_a_small_bound_on_pixels_bounds_images_and_not_the_models_own_pictures(
+    embed: Embed, small_clip: str, tmp_path: Path
+) -> None:
+    side = 8
+    tiny = Image.new("RGB", (side, side), "red")
+    for number in range(4):
+        for name in ("red", "blue"):
+            (tmp_path / "tiny" / name).mkdir(parents=True, exist_ok=True)
+            tiny.save(tmp_path / "tiny" / name / f"{number}.png")
+    path, _ = embed(dataset=str(tmp_path / "tiny"), max_pixels=side * side, views=2)  # the model's have 32 x 32
+    assert open_cache(path).split("train").ok.all()
+    with pytest.raises(WorkError, match="48 x 40 pixels; at most 64 are decoded"):
+        embed(max_pixels=side * side, cache=tmp_path / "photos.zarr2")
 
 
 def test_a_data_set_that_is_lost_during_the_run_stops_it_in_one_line(
@@ -418,6 +449,34 @@ def test_wrong_use_is_refused_in_one_line_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": "ViT-B16"}, "unknown model 'ViT-B16': did you mean ViT-B-16"),
+        ({"model": "ViT-B-16", "pretrained": "opnai"}, "neither a file nor weights of ViT-B-16: did you mean openai"),
+        ({"precision": "fp17"}, "unknown precision"),
+        ({"device": "mps"}, "device mps is not available"),
+        ({"dtype": "float8"}, "unknown dtype"),
+        ({"prompts": "cupl=nowhere.json"}, "prompts nowhere.json cannot be read"),
+        ({"prompts": "ensembel"}, "unknown prompt set"),
+        ({"split_seed": -1}, "--split-seed -1"),
+        ({"split_seed": 10**40}, "--split-seed 1000"),
+        ({"limit": 10**40}, "--limit 1000"),
+        ({"cache": Path("s3://bucket/x.zarr")}, r"--cache s3://bucket/x.zarr is an address: .* cache/x.zarr"),
+        ({"cache": Path("memory://x.zarr")}, "--cache memory://x.zarr is an address"),
+        ({"cache": Path("a-file/x.zarr")}, "is a file, not a folder"),
+    ],
+)
+def test_all_that_can_be_is_checked_before_the_data_set_is_opened(
+    changes: dict[str, Any], why: str, embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rows_file, "find_dataset", None)  # it would be a defect to get there
+    with pytest.raises(UsageError, match=why):
+        embed(**changes)
+
+
 def test_a_place_that_is_a_file_is_refused(embed: Embed, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for place in ("file", "file/photos.zarr"):
@@ -464,8 +523,8 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_loses_nothing(
 import sys
 from pathlib import Path
 from rich.console import Console
-from mma.pipeline.embedding import embed as e
-e.CHUNK_ROWS, e.check_space = 4, lambda *a: None
+from mma.pipeline.embedding import chunk, embed as e, run
+chunk.MOST_PICTURES, run.check_space = 4, lambda *a: None
 try:
     e.embed(e.EmbedSettings(dataset={str(photo_folder)!r}, model={small_clip!r}, cache=Path("small/photos.zarr"),
             batch_size=4, workers=2, dtype="float32"), Console(stderr=True))
@@ -481,7 +540,7 @@ except Exception as error:
     )
     lines = ran.stdout.splitlines()
     assert lines[0].startswith("WorkError small/photos.zarr: No space left on device; what is done is kept"), ran
-    assert len(lines) == 2
+    assert lines[1:] == [".photos.zarr.seen", "photos.zarr"]
     assert verify(tmp_path / "half.zarr").faults == []
     assert 0 < open_cache(tmp_path / "half.zarr", partial=True).progress()[0] < 9
     assert snapshot(tmp_path / "photos.zarr") == snapshot(whole)
@@ -496,7 +555,7 @@ def test_decoded_pixels_reach_the_model_as_its_own_transform_makes_them(small_cl
 
 
 def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_folder: Path) -> None:
-    from .test_images import BROKEN, READ, READ_TRANSPARENT, TOO_LARGE
+    from .test_images import BROKEN, LONG, READ, READ_TRANSPARENT, TOO_LARGE
 
     statuses = {}
     for made, status in (
@@ -504,6 +563,7 @@ def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_fo
         (READ_TRANSPARENT, Status.OK),
         (BROKEN, Status.UNREADABLE),
         (TOO_LARGE, Status.TOO_LARGE),
+        ({name: make for name, make in LONG.items() if "million" in name}, Status.TOO_LARGE),
     ):
         for name, make in made.items():
             file = photo_folder / "cat" / f"hostile-{len(statuses)}.png"
@@ -511,6 +571,9 @@ def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_fo
             statuses[f"cat/{file.name}"] = (name, status)
     os.mkfifo(photo_folder / "cat/pipe.png")
     statuses["cat/pipe.png"] = ("pipe", Status.MISSING)
+    odd = photo_folder / "cat" / os.fsdecode(b"caf\xe9.jpg")
+    odd.write_bytes(photo(1))
+    statuses["cat/caf\\xe9.jpg"] = ("not UTF-8", Status.OK)
     path, said = embed(max_failures="60%")
     cache = open_cache(path)
     seen = 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import struct
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +20,17 @@ import pytest
 from PIL import Image
 
 from mma.cache import Status
-from mma.pipeline.datasets.folder import Files
+from mma.pipeline.datasets.folder import Files, image_paths
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.embedding import images
-from mma.pipeline.embedding.images import BYTES_A_PIXEL, BadImage, allow_pixels, decode
+from mma.pipeline.embedding.images import BYTES_A_PIXEL, BadImage, decode, own_bound
 from mma.pipeline.errors import WorkError
 
-allow_pixels(images.MAX_PIXELS)
+
+@pytest.fixture(autouse=True)
+def _own_bound() -> Iterator[None]:
+    with own_bound():
+        yield
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -290,6 +297,44 @@ def test_max_pixels_is_the_bound() -> None:
         decode(small, max_pixels=32 * 24 - 1)
 
 
+LONG = {  # width, height: a few kilobytes that would be gigabytes at a model's 224 pixels
+    "40 million to one": lambda: saved(Image.new("1", (40_000_000, 1)), "PNG"),
+    "one to 33 million": lambda: saved(Image.new("1", (1, 33_000_000)), "PNG"),
+    "a jpeg of 65,500 to one": lambda: saved(Image.new("L", (65_500, 1)), "JPEG"),
+    "a gif that claims 65,535 to one": lambda: lying_gif(65_535, 1),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_pixels_are_counted_after_scaling_too(name: str) -> None:
+    with pytest.raises(BadImage, match=r"when its short side is 224; at most 89,478,485 are made") as bad:
+        decode(LONG[name](), side=224)
+    assert bad.value.status == Status.TOO_LARGE
+
+
+def test_an_ordinary_picture_is_read_whatever_the_model_makes_of_it() -> None:
+    small = saved(Image.new("RGB", (64, 4)), "PNG")
+    assert decode(small, max_pixels=64 * 4, side=336).size == (64, 4)
+    with pytest.raises(BadImage, match="when its short side is 336"):
+        decode(saved(Image.new("RGB", (65, 4)), "PNG"), max_pixels=65 * 4, side=336)
+
+
+def test_pillows_own_bound_and_warnings_are_those_of_the_caller_afterwards() -> None:
+    before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with own_bound():
+        assert Image.MAX_IMAGE_PIXELS is None
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == (before, filters)
+
+
+def test_a_lack_of_memory_is_not_called_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_upright", full)
+    with pytest.raises(MemoryError):
+        decode(saved(colours(), "PNG"))
+
+
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "LARGE", 100)
     data, busy, most = saved(colours(), "PNG"), 0, 0
@@ -401,12 +446,25 @@ def test_links_in_a_circle_are_missing(files: Files) -> None:
         read(files, "cat/a.png")
 
 
-def test_pipes_devices_and_folders_are_refused_without_waiting(files: Files) -> None:
+def test_pipes_sockets_and_folders_are_refused_without_waiting(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(files.root / "cat/pipe.png")
     (files.root / "cat/folder.png").mkdir()
-    for name in ("pipe.png", "folder.png"):
-        with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+    monkeypatch.chdir(files.root)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("cat/socket.png")
+    for name in ("pipe.png", "folder.png", "socket.png"):
+        with pytest.raises(PermissionError, match="not a regular file"):
             read(files, f"cat/{name}")
+
+
+def test_a_name_that_is_not_utf_8_is_read_by_the_name_that_is_shown(files: Files) -> None:
+    name = os.fsdecode(b"cat/caf\xe9 \\.png")
+    (files.root / name).write_bytes(b"x")
+    (shown,) = (path for path in image_paths(files.root, "cat") if "caf" in path)
+    assert shown == "cat/caf\\xe9 \\\\.png"
+    assert read(files, shown) == b"x"
+    with pytest.raises(FileNotFoundError):
+        read(files, "cat/\\ud83d.png")  # which no file can be called
 
 
 def test_a_file_of_gigabytes_is_refused_unread(files: Files) -> None:
@@ -436,16 +494,16 @@ def test_all_the_hostile_files_together_take_little_memory_and_time(tmp_path: Pa
     decode_all = """
         import sys, time
         from pathlib import Path
-        from mma.pipeline.embedding.images import BadImage, allow_pixels, decode
-        allow_pixels(89_478_485)
+        from mma.pipeline.embedding.images import BadImage, decode, own_bound
         def peak():
             return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
         before, start, bad = peak(), time.process_time(), 0
-        for file in Path(sys.argv[1]).iterdir():
-            try:
-                decode(file.read_bytes())
-            except BadImage:
-                bad += 1
+        with own_bound():
+            for file in Path(sys.argv[1]).iterdir():
+                try:
+                    decode(file.read_bytes())
+                except BadImage:
+                    bad += 1
         print(peak() - before, time.process_time() - start, bad)
     """
     command = [sys.executable, "-c", textwrap.dedent(decode_all), str(tmp_path)]

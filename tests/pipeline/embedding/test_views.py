@@ -12,7 +12,7 @@ from rich.console import Console
 from torchvision.transforms import RandomResizedCrop
 
 from mma.cache import CacheError, open_cache
-from mma.pipeline.embedding import embed as stage_one
+from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.embedding.views import RATIO, SCALE, Views, crop_and_flip, crop_box
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.episodes import Protocol
@@ -26,7 +26,7 @@ Embed = Callable[..., tuple[Path, str]]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunk_file, "MOST_PICTURES", 8)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

@@ -1,0 +1,89 @@
+"""The work of stage one: what a plan says is encoded, and written chunk by chunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from mma.cache import CacheWriter
+from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.clip import FrozenClip
+from mma.pipeline.embedding.encode import Encoding, encode_chunks
+from mma.pipeline.embedding.header import read_manifest
+from mma.pipeline.embedding.place import check_space
+from mma.pipeline.embedding.plan import Plan
+from mma.pipeline.embedding.prompts import PromptSet
+from mma.pipeline.embedding.seen import Seen
+from mma.pipeline.errors import WorkError
+from mma.pipeline.progress import track
+
+TEXT_BATCH = 256
+
+
+def run_plan(plan: Plan, console: Console) -> None:
+    """Do what the plan says, to a complete cache. What is done is kept whatever happens.
+
+    Raises UsageError where the disk has no room, CacheError where another process writes the cache, WorkError where
+    work cannot go on.
+    """
+    try:
+        with _writer(plan) as writer:
+            writer.forget(plan.redo)
+            for prompt_set in plan.prompts:
+                if prompt_set.name not in writer.prompts:
+                    embed_text(console, plan.clip, writer, prompt_set)
+            embed_images(console, plan.clip, plan.dataset, writer, plan.encoding, plan.most_failures)
+            if not writer.complete:
+                writer.finish()
+    except OSError as error:
+        raise disk_error(plan.path, error) from error
+
+
+def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts: PromptSet) -> None:
+    """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
+    texts = prompts.flat()
+    parts = []
+    with track(console, f"text {prompts.name}", len(texts), "texts") as advance:
+        for start in range(0, len(texts), TEXT_BATCH):
+            parts.append(clip.encode_text(texts[start : start + TEXT_BATCH]))
+            advance(len(parts[-1]))
+    embedding = np.concatenate(parts)
+    if not np.isfinite(embedding).all():
+        raise WorkError("the model returned NaN or infinity for a text: try --precision fp32")
+    writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts)
+
+
+def embed_images(
+    console: Console, clip: FrozenClip, dataset: Dataset, writer: CacheWriter, how: Encoding, most: int
+) -> None:
+    """Encode the chunks still to do and store them. WorkError where more than `most` rows of the cache have failed."""
+    pending, seen = writer.pending(), Seen(writer.path)
+    failed = sum(map(len, writer.failures().values()))
+    with track(console, "images", sum(chunk.stop - chunk.start for chunk in pending), "images") as advance:
+        for encoded in encode_chunks(clip, dataset, pending, how, advance):
+            chunk, failures = encoded.chunk, encoded.failures
+            failed += len(failures)
+            if failed > most:
+                row, _, reason = failures[-1]
+                raise WorkError(
+                    f"{failed:,} images have failed, and --max-failures allows {most:,} (the last is "
+                    f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
+                    "or allow more"
+                )
+            seen.write(chunk.unit, encoded.content, encoded.stamps)
+            writer.write(chunk, encoded.embedding, failures, encoded.content)
+
+
+def disk_error(path: Path, error: OSError) -> WorkError:
+    """A cache that cannot be written, in one line."""
+    return WorkError(f"{path}: {error.strerror or error}; what is done is kept: run the same command again")
+
+
+def _writer(plan: Plan) -> CacheWriter:
+    if plan.exists:
+        return CacheWriter.resume(plan.path, plan.header)
+    check_space(plan.path, plan.header, sum(len(p.templates) for p in plan.prompts))
+    Seen(plan.path).clear()
+    return CacheWriter.create(plan.path, plan.header, read_manifest(plan.dataset))

@@ -1,0 +1,56 @@
+"""What `mma embed` says before the work, and after it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from mma.cache import Status, open_cache
+from mma.pipeline.embedding.place import image_bytes
+from mma.pipeline.embedding.plan import Plan
+from mma.pipeline.progress import size, span
+
+SHOWN = 10  # failed images listed
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Say what will be done, and about how long it takes."""
+    header, prompts = plan.header, plan.prompts
+    rows = sum(chunk.stop - chunk.start for chunk in plan.pending)
+    total = sum(header.rows.values())
+    splits = ", ".join(f"{name} {count:,}" for name, count in header.rows.items())
+    about = plan.clip.fingerprint
+    model = about["model"] + (f" ({about['pretrained']})" if about["pretrained"] else "")
+    todo = f"{rows:,} to do in {len(plan.pending)} chunks" if rows else "all done"
+    console.print(
+        f"[bold]{plan.dataset.name}[/bold] -> {plan.path}\n"
+        f"  images    {total:,} ({splits}), {todo}\n"
+        f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
+        f"  prompts   {', '.join(f'{p.name} ({len(p.templates)})' for p in prompts)}, as {prompts[0].texts[0][0]!r}\n"
+        f"  model     {model} on {plan.clip.device.type}, {about['precision']}, D = {header.dim}\n"
+        f"  cache     {size(image_bytes(header))} of {header.dtype}",
+    )
+    if max(header.views.values()) > 1:
+        each = ", ".join(f"{views} of every {split} image" for split, views in header.views.items() if views > 1)
+        console.print(f"  views     {each}, seed {plan.encoding.views.seed}")
+    for note in (*plan.dataset.notes, *plan.notes):
+        console.print(f"  note      {note}")
+    if plan.pending:
+        pictures = sum((chunk.stop - chunk.start) * header.views[chunk.split] for chunk in plan.pending)
+        console.print(f"  time      about {span(pictures * plan.seconds)} ({1 / plan.seconds:,.0f} images/s)")
+
+
+def show_summary(plan: Plan, console: Console) -> None:
+    """Say what the finished cache holds, and which images failed."""
+    path, cache = plan.path, open_cache(plan.path)
+    failed = [(split, *failure) for split, failures in cache.failures().items() for failure in failures]
+    if failed:
+        console.print(f"[yellow]{len(failed)} images have no embedding[/yellow] (`mma cache info {path}` lists them):")
+        for split, row, status, reason in failed[:SHOWN]:
+            name = Status(status).name.lower().replace("_", " ")
+            console.print(f"  {plan.dataset.splits[split].paths[row]}: {name}, {reason}", markup=False)
+    rows = sum(cache.header.rows.values())
+    bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    console.print(
+        f"{path}: {rows:,} images, prompts {', '.join(cache.prompts)}, {size(bytes_on_disk)}\n"
+        f"Next: [bold]mma fit --cache {path}[/bold]",
+    )
