@@ -57,7 +57,35 @@ def test_every_subpackage_is_installed() -> None:
 
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {file.parent for top in ("cache", "adapters", "pipeline") for file in (ROOT / top).rglob("__init__.py")}
-    assert {f"mma.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in folders} == set(listed)
+    face = ROOT / "pipeline" / "facade"
+    named = {"mma" if folder == face else f"mma.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in folders}
+    assert named == set(listed)
+
+
+ROOMS = {  # of pipeline/: what each may import of the others
+    "datasets": set(),
+    "embedding": {"datasets"},
+    "fitting": set(),
+    "reports": {"fitting"},
+    "caches": {"embedding", "datasets"},
+    "cli": {"datasets", "embedding", "fitting", "reports", "caches"},
+    "facade": {"embedding", "fitting"},
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
+    files = sorted((ROOT / "pipeline" / room).rglob("*.py"))
+    assert files
+    for file in files:
+        seen = {m.split(".")[2] for m in imports(file) if m.startswith("mma.pipeline.") and m.split(".")[2] in ROOMS}
+        assert seen - {room} <= ROOMS[room], f"{file.relative_to(ROOT)} imports {seen - {room} - ROOMS[room]}"
+
+
+def test_only_the_command_line_knows_typer() -> None:
+    for file in sorted((ROOT / "pipeline").rglob("*.py")):
+        if file.relative_to(ROOT / "pipeline").parts[0] != "cli":
+            assert not any(within(m, "typer") or within(m, "mma.pipeline.cli") for m in imports(file)), file
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -86,7 +86,7 @@ def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
         kind = adapter_class(adapter)
         options = {option.name: option for option in options_of(kind)}
         given = {
-            name: [options[name].parse(value) if isinstance(value, str) else value for value in values]
+            name: list(dict.fromkeys(options[name].value(value) for value in values))
             for name, values in factors.items()
             if name in options
         }

@@ -86,8 +86,7 @@ class ImageFeatures:
 
     def _noises(self, split: str) -> list[str]:
         """The noises of a split: its last views, in this order."""
-        noises: list[str] = self.cache.header.fingerprint.get("image_noise", {}).get(split, [])
-        return noises
+        return self.cache.header.noises(split)
 
     def _clean(self, split: str) -> int:
         return self.cache.header.views[split] - len(self._noises(split))
@@ -159,12 +158,9 @@ class Features:
         return {"templates": list(self.text.templates), "fingerprint": self.images.cache.header.fingerprint}
 
     def _digest(self) -> str:
-        """Of all that a result depends on here."""
+        """Of the bytes that were read, and how they were put together: never of what a fingerprint says alone."""
         cache, text = self.images.cache, self.text
-        done = {} if cache.complete else {"chunks done": cache.progress()[0]}
-        prompts = {"name": text.prompts, "templates": list(text.templates), "reduce": text.reduce}
-        fingerprint = cache.header.fingerprint | done
-        return digest({"fingerprint": fingerprint, "prompts": prompts, "logit_scale": cache.header.logit_scale})
+        return digest({"bytes": cache.digest(cache.header.rows, text.prompts), "reduce": text.reduce})
 
 
 class Loader:

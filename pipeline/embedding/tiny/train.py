@@ -17,19 +17,18 @@ programs hold the cores, OMP_WAIT_POLICY=passive keeps the two threads from spin
 
 from __future__ import annotations
 
+import argparse
 import colorsys
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import open_clip
 import safetensors.torch
 import torch
-import typer
 from numpy.random import Generator
 from numpy.typing import NDArray
 from open_clip.loss import ClipLoss
@@ -183,11 +182,7 @@ def zero_shot(folder: Path, images: Iterable[Image.Image], labels: NDArray[np.in
     return 100 * float(((image @ text.T).argmax(1).numpy() == labels).mean())
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = TINY,
-    steps: Annotated[int, typer.Option(min=1, help=f"Batches of {BATCH}.")] = 800,
-    seed: Annotated[int, typer.Option(help="Of the weights and the pictures.")] = 0,
-) -> None:
+def main(out: Path = TINY, steps: int = 800, seed: int = 0) -> None:
     """Train `tiny`, write it, and print how well it knows its own style and that of `shapes`."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(seed)
@@ -204,4 +199,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=TINY, help="folder to write")
+    parser.add_argument("--steps", type=int, default=800, help=f"batches of {BATCH}")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the pictures")
+    main(**vars(parser.parse_args()))

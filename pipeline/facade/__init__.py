@@ -1,0 +1,149 @@
+"""Adapt CLIP to a task from cached embeddings.
+
+>>> cache = mma.embed("shapes", model="tiny", cache=folder / "shapes.zarr", limit=480)
+>>> fitted = mma.fit(cache, adapter=["linear-probe", "gda"], shots=4, seeds=2, out=folder / "runs")
+>>> [row.setting.adapter for row in fitted]
+['zero-shot', 'linear-probe', 'gda']
+
+Nothing is imported before it is used: `import mma` loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mma.adapters import Adapter, AdapterError
+    from mma.cache import Cache, CacheError, open_cache
+    from mma.pipeline.errors import UsageError, WorkError
+    from mma.pipeline.fitting.features import Features, load_features
+    from mma.pipeline.fitting.results import Grid, Row
+
+_HOMES = {
+    "Adapter": "mma.adapters",
+    "AdapterError": "mma.adapters",
+    "Cache": "mma.cache",
+    "CacheError": "mma.cache",
+    "Features": "mma.pipeline.fitting.features",
+    "Grid": "mma.pipeline.fitting.results",
+    "Row": "mma.pipeline.fitting.results",
+    "UsageError": "mma.pipeline.errors",
+    "WorkError": "mma.pipeline.errors",
+    "load_features": "mma.pipeline.fitting.features",
+    "open_cache": "mma.cache",
+}
+
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "Cache",
+    "CacheError",
+    "Features",
+    "Grid",
+    "Row",
+    "UsageError",
+    "WorkError",
+    "__version__",
+    "ablate",
+    "embed",
+    "fit",
+    "load_features",
+    "open_cache",
+]
+
+
+def embed(dataset: str | Path, *, progress: bool = False, **options: Any) -> Cache:
+    """Stage one: run a frozen CLIP over a data set, once, and return the opened cache.
+
+    `options` are those of `mma embed`, with underscores. Quiet, unless `progress`. Raises UsageError for what cannot
+    work, WorkError for work that could not go on: what is done is kept, and the same call continues.
+
+    >>> mma.embed("shapes", model="tiny", cache=folder / "shapes.zarr", limit=480).header.dim
+    64
+    """
+    from mma.cache import open_cache
+    from mma.pipeline.embedding.embed import EmbedSettings
+    from mma.pipeline.embedding.embed import embed as run
+    from mma.pipeline.options import settings_from
+
+    if "cache" in options:
+        options["cache"] = Path(options["cache"])
+    return open_cache(run(settings_from(EmbedSettings, {"dataset": str(dataset), **options}), _console(progress)))
+
+
+def fit(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
+    """Stage two: fit adapters on one or several caches, and return the rows of the table, zero-shot first.
+
+    `cache` is an opened cache, a path, or several. `options` are those of `mma fit`, and of the adapters. Raises
+    UsageError, CacheError or AdapterError before any work, WorkError where a fit failed.
+
+    >>> fitted = mma.fit(cache, adapter="linear-probe", shots=4, seeds=[0, 1], out=folder / "runs")
+    >>> len(fitted["linear-probe"].results)
+    2
+    >>> type(fitted["linear-probe"].adapter(seed=1)).__name__
+    'LinearProbe'
+    """
+    from mma.pipeline.fitting.fit import fit as run
+    from mma.pipeline.fitting.settings import FitSettings
+    from mma.pipeline.options import fields_of
+
+    own = {field.name for field in fields_of(FitSettings)}
+    settings = {name: value for name, value in options.items() if name in own}
+    of_adapter = {name: value for name, value in options.items() if name not in own}
+    return run(FitSettings(cache=_locations(cache), options=of_adapter, **settings), _console(progress))
+
+
+def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
+    """A grid over anything `fit` takes: every option may be a list, and the rows are their product.
+
+    `seed` names the seeds; `baseline`, `out`, `workers` and the other options of `mma ablate` are taken as they are.
+
+    >>> grid = mma.ablate(cache, adapter="tip-adapter", alpha=[1, 2], beta=1, seed=range(2), shots=2, out=folder / "r")
+    >>> [record["alpha"] for record in grid.records() if record["adapter"] == "tip-adapter"]
+    [1.0, 1.0, 2.0, 2.0]
+    """
+    from mma.pipeline.fitting.ablate import ablate as run
+    from mma.pipeline.fitting.settings import AblateSettings
+    from mma.pipeline.options import fields_of
+
+    own = {field.name for field in fields_of(AblateSettings)}
+    settings = {name: value for name, value in options.items() if name in own}
+    factors = {name: _listed(value) for name, value in options.items() if name not in own}
+    return run(AblateSettings(cache=_locations(cache), factors=factors, **settings), _console(progress))
+
+
+Caches = Any  # an opened cache, a path or a URL, or several of them
+
+
+def _locations(cache: Caches) -> tuple[str, ...]:
+    several = cache if isinstance(cache, list | tuple) else [cache]
+    return tuple(str(getattr(each, "location", each)) for each in several)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+
+
+def _console(progress: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False) if progress else Console(quiet=True)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mma")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mma' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
