@@ -117,7 +117,8 @@ def _support(features: Features, episode: Episode, protocol: Protocol) -> Suppor
     text = features.text[_index(features, episode.classes)]
     cropped = "train" in features.views and protocol.train_noise == NO_NOISE  # the crops are of clean images
     views = features.views["train"][_index(features, episode.support.rows)] if cropped else None
-    return Support(labelled.image, labelled.label, text, features.logit_scale, views)
+    new_classes = any(not np.array_equal(test.classes, episode.classes) for test in episode.tests)
+    return Support(labelled.image, labelled.label, text, features.logit_scale, views, new_classes)
 
 
 def _validation(features: Features, episode: Episode, setting: Setting) -> Labelled | None:
