@@ -43,6 +43,7 @@ class Support:
     text: Tensor  # [C, D] unit, float
     logit_scale: float  # exp(logit_scale) of the model, frozen; 100 for OpenAI's CLIP
     views: Tensor | None = None  # [N, V, D] unit, view 0 = `image`; for adapters whose `uses_views` is "train"
+    new_classes: bool = False  # whether classes without shots will be scored too: what an adapter may choose for
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mma.adapters.clip_adapter import ClipAdapter
 from mma.adapters.cross_modal import CrossModalProbe
 from mma.adapters.dmn import DynamicMemory
 from mma.adapters.gda import GaussianDiscriminant
+from mma.adapters.kron_ridge import KroneckerRidge
 from mma.adapters.linear_probe import LinearProbe
 from mma.adapters.lp_plus_plus import LinearProbePlusPlus
 from mma.adapters.mm_mlp import MultiModalMLP
@@ -49,6 +50,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "tip-adapter": TipAdapter,
     "gda": GaussianDiscriminant,
     "proker": ProximalKernelRidge,
+    "kron-ridge": KroneckerRidge,
     "ape": AdaptivePriorRefinement,
     # on unlabelled test rows
     "tda": TrainingFreeDynamicAdapter,

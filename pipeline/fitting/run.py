@@ -97,7 +97,8 @@ def _support(features: Features, episode: Episode, protocol: Protocol) -> Suppor
     views = features.images.views("train") if clean else None
     if views is not None:
         views = views[_index(features, episode.support.rows)]
-    return Support(labelled.image, labelled.label, text, features.logit_scale, views)
+    new_classes = any(not _trained_on(test, episode) for test in episode.tests)
+    return Support(labelled.image, labelled.label, text, features.logit_scale, views, new_classes)
 
 
 def _validation(features: Features, episode: Episode, setting: Setting) -> Labelled | None:

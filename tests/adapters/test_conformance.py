@@ -38,6 +38,7 @@ CASES = [  # an adapter, and options in place of its defaults where those take a
     "rada queries=rational",
     "rada regulariser=l2",
     "linear-probe init=zero",
+    "kron-ridge beta=0",
 ]
 OURS = {name for name, kind in adapters().items() if kind.__module__.startswith("mma.adapters.")}
 
@@ -52,6 +53,7 @@ OFF: dict[str, dict[str, Any]] = {
     "tip-adapter-f": {"alpha": 0.0, "beta": 1.0},
     "gda": {"alpha": 0.0},
     "proker": {"lam": math.inf, "beta": 1.0},
+    "kron-ridge": {"w": 0.0},
     "ape": {"alpha": 0.0, "beta": 1.0, "gamma": 0.0},
     "tda": {"alpha": 0.0, "negative_alpha": 0.0},
     "dmn": {"weight": 0.0},

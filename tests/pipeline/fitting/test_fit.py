@@ -12,7 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from mma.adapters import from_bytes, predict
+from mma.adapters import Support, from_bytes, predict
+from mma.adapters.kron_ridge import KroneckerRidge
 from mma.cache import CacheError, CacheWriter, ManifestSplit, import_npz, open_cache
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import load_features
@@ -134,6 +135,25 @@ def test_an_adapter_with_weights_for_its_classes_is_zero_shot_on_new_ones_and_sa
     zero_shot, probe = fit(settings(small_cache, tmp_path), QUIET).rows
     assert all(r.metrics["new"] == zero_shot.results[0].metrics["new"] for r in probe.results)
     assert all(r.details["new_is_zero_shot"] for r in probe.results)
+
+
+@pytest.mark.parametrize("select", ["val", "last"])
+def test_an_adapter_that_chooses_on_its_support_is_told_of_new_classes_and_needs_no_validation_rows(
+    select: str, dtd_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    start = KroneckerRidge.start
+
+    def watched(self: KroneckerRidge, support: Support) -> None:
+        told.append(support.new_classes)
+        start(self, support)
+
+    monkeypatch.setattr(KroneckerRidge, "start", watched)
+    every, given = 24, {"beta": "0", "delta": "3", "lam": "1"}  # no row of a class is left to validate on
+    for protocol in ("base-to-new", "few-shot"):
+        wanted = settings(dtd_cache, tmp_path, adapter="kron-ridge", shots=every, seeds=1, select=select)
+        fit(replace(wanted, options=given, protocol=protocol), QUIET)
+    assert told == [True, False]
 
 
 def test_selection_restores_the_best_epoch_and_last_does_not_look(small_cache: Path, tmp_path: Path) -> None:
