@@ -13,8 +13,16 @@ from rich.console import Console
 from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.add_text import same_text_model
+from mma.pipeline.embedding.changes import find_changes
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.header import load_model, make_encoding, make_header, manifest_hash, read_manifest
+from mma.pipeline.embedding.header import (
+    load_model,
+    make_encoding,
+    make_header,
+    manifest_hash,
+    read_manifest,
+    workers_of,
+)
 from mma.pipeline.embedding.images import MAX_PIXELS
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
@@ -36,7 +44,7 @@ def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, consol
 
     def means(header: Header) -> _Means:
         if not found:
-            found.append(_Means(path, header, chosen))
+            found.append(_Means(path, header, chosen, console))
         return found[0]
 
     try:
@@ -60,6 +68,7 @@ class _Means:
     path: Path
     header: Header
     chosen: Mapping[str, Any]
+    console: Console
 
     @cached_property
     def settings(self) -> EmbedSettings:
@@ -91,6 +100,20 @@ class _Means:
             same_text_model(self.header.fingerprint, self.clip, str(self.path))
         elif differences := fingerprint_diff(self.header.fingerprint, self.wanted.fingerprint):
             raise CacheError(f"{self.path} was made differently:\n  " + "\n  ".join(differences))
+        else:
+            self._refuse_changed()
+
+    def _refuse_changed(self) -> None:
+        """CacheError where the data set has other bytes than the cache was made from, as far as that can be told."""
+        try:
+            changed = find_changes(self.path, self.dataset, workers_of(self.settings), self.console).changed
+        except CacheError:  # the hashes are damaged: what is computed is compared with the journal
+            return
+        if changed:
+            raise CacheError(
+                f"{self.path} was made from other images than {self.dataset.name} has now: {len(changed):,} have "
+                f"changed, the first is {changed[0]}"
+            )
 
 
 def _compute(path: Path, means: _Means, console: Console) -> None:
