@@ -3,6 +3,7 @@
 from mma.adapters.base import (
     Adapter,
     AdapterError,
+    NamedRecipe,
     PerClassAdapter,
     Recipe,
     Shapes,
@@ -21,6 +22,7 @@ __all__ = [
     "AdapterError",
     "History",
     "Labelled",
+    "NamedRecipe",
     "Option",
     "PerClassAdapter",
     "Recipe",

@@ -9,6 +9,9 @@ An adapter maps unit image embeddings [B, D] and unit text embeddings [C, D] to 
 A fit calls `start`, takes gradient steps if the adapter `trains` (a closed form has done its whole work in `start`),
 and then chooses on validation rows the hyper-parameters that were left open, if the adapter has such (`tunes`).
 
+The recipes of an adapter have names: `published` is its own authors', `clip-mma` that repository's reproduction,
+`validated` ours, where there is none to take: it stops on validation loss. The first is the default.
+
 A saved adapter is restored by `build` and the stored tensors, without a support. What an author does for that: `build`
 makes every parameter and registers every buffer from `Shapes` alone, a buffer of a size that they do not tell as
 torch's `nn.UninitializedBuffer()`; `start` computes what is in them.
@@ -62,15 +65,33 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an adapter is trained. Every adapter carries its published one as the class attribute `recipe`."""
+    """How an adapter is trained."""
 
     optimizer: str = "adam"  # "adam" (L2), "adamw" (decoupled) or "sgd" (momentum 0.9)
     lr: float = 5e-3
     weight_decay: float = 1e-4
     batch: int = 256  # images a step
     epochs: int = 200  # at most
-    patience: int = 10  # epochs without a better validation accuracy before stopping
+    patience: int = 10  # epochs without a better validation result before stopping
     schedule: str = "constant"  # of the learning rate: "constant", or "cosine" down to zero over all epochs
+    warmup: int = 0  # epochs at the start at a constant learning rate of 1e-5
+    monitor: str = "accuracy"  # what validation selects by: "accuracy", or "loss" (cross-entropy)
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe, where it is from, and how its authors chose the epoch. Only the recipe itself decides a result."""
+
+    recipe: Recipe
+    source: str  # one line
+    select: Literal["val", "last"] = "val"  # the epoch that is best on validation rows, or the last one
+
+
+class DefaultRecipe:
+    """The attribute `recipe` of an adapter class: the first of its `recipes`."""
+
+    def __get__(self, adapter: Adapter | None, kind: type[Adapter]) -> Recipe:
+        return next(iter(kind.recipes.values())).recipe
 
 
 class Adapter(nn.Module):
@@ -88,7 +109,8 @@ class Adapter(nn.Module):
     transductive: ClassVar[Literal["no", "stream", "batch"]] = "no"  # a row's logits depend on earlier rows / all rows
     uses_views: ClassVar[Literal["no", "train", "test"]] = "no"  # "train": Support.views; "test": image is [B, V, D]
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {}  # option -> what is tried on validation rows if it is None
-    recipe: ClassVar[Recipe] = Recipe()
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {"default": NamedRecipe(Recipe(), "the defaults of Recipe")}
+    recipe = DefaultRecipe()
     logit_scale: float  # set by `start`
     shapes: Shapes  # set by `build`
     chosen: Tensor  # [len(tunes)] float64, what `tune` chose
@@ -167,6 +189,10 @@ class Adapter(nn.Module):
             combination = dict(zip(self.tunes, values, strict=True))
             self.choose(combination)
             yield combination, self(image, text)
+
+    def tune_start(self, image: Tensor, text: Tensor, label: Tensor) -> None:
+        """Before training: choose the open hyper-parameters on these rows with the starting weights."""
+        self.tune(image, text, label)
 
     @torch.no_grad()
     def tune(self, image: Tensor, text: Tensor, label: Tensor) -> None:

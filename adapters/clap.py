@@ -7,11 +7,15 @@ before training. No validation rows are needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mma.adapters.base import (
+    NamedRecipe,
     PerClassAdapter,
     Recipe,
     Shapes,
@@ -32,7 +36,13 @@ class ClassAdaptiveProbe(PerClassAdapter):
     """
 
     uses_views = "train"
-    recipe = Recipe(optimizer="sgd", lr=1.5e-3, weight_decay=0.0, epochs=300, patience=300, schedule="cosine")
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "published": NamedRecipe(
+            Recipe("sgd", 1.5e-3, 0.0, batch=256, epochs=300, patience=300, schedule="cosine", warmup=1),
+            "jusiro/CLAP, configs/trainers/SGD_lr1e-1_B256_ep300.yaml; the rate for unit texts",
+            select="last",
+        ),
+    }
     weight: nn.Parameter  # [C, D]
     confidence: Tensor  # [C] lam_k
 

@@ -7,13 +7,15 @@ The released codes (gaopengcuhk/CLIP-Adapter, dqmis/clip-mma) adapt the image si
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
 from mma.adapters.base import (
     Adapter,
     AdapterError,
+    NamedRecipe,
     Recipe,
     Shapes,
     check_at_least,
@@ -34,7 +36,17 @@ class ClipAdapter(Adapter):
     dimension is D // `reduction`.
     """
 
-    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4, batch=256, epochs=200, patience=10)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "published": NamedRecipe(
+            Recipe("sgd", 2e-3, 5e-4, batch=32, epochs=200, patience=200, schedule="cosine", warmup=1),
+            "gaopengcuhk/CLIP-Adapter: a trainer for CoOp's code, with CoOp's recipe of 200 epochs",
+            select="last",
+        ),
+        "clip-mma": NamedRecipe(
+            Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=10),
+            "dqmis/clip-mma: its reproduction, notebooks",
+        ),
+    }
     image_bottleneck: nn.Sequential
     text_bottleneck: nn.Sequential
 

@@ -10,11 +10,14 @@ which is what that draw is on average.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import PerClassAdapter, Recipe, Shapes, Support, check_share
+from mma.adapters.base import NamedRecipe, PerClassAdapter, Recipe, Shapes, Support, check_share
 
 
 class CrossModalProbe(PerClassAdapter):
@@ -25,7 +28,12 @@ class CrossModalProbe(PerClassAdapter):
     """
 
     uses_views = "train"
-    recipe = Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.01, batch=32, epochs=100, schedule="cosine")
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "validated": NamedRecipe(
+            Recipe("adamw", 1e-3, 0.01, batch=32, epochs=100, patience=20, schedule="cosine", monitor="loss"),
+            "one point of the published search (linzhiqiu/cross_modal_adaptation), stopped on validation loss",
+        ),
+    }
     weight: nn.Parameter  # [C, D]
 
     def __init__(self, *, text_share: float = 0.5) -> None:

@@ -5,12 +5,13 @@ logits = logit_scale * x W', W [C, D] starting from the text embeddings (as in L
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Shapes, Support, check_choice
+from mma.adapters.base import NamedRecipe, PerClassAdapter, Recipe, Shapes, Support, check_choice
 
 Init = Literal["zero-shot", "zero"]
 
@@ -21,7 +22,12 @@ class LinearProbe(PerClassAdapter):
     `init` is where the weights start: the text embeddings (`zero-shot`), or `zero`.
     """
 
-    recipe = Recipe(optimizer="adam", lr=1e-3, weight_decay=0.0)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "validated": NamedRecipe(
+            Recipe("adam", 1e-3, 0.0, patience=20, monitor="loss"),
+            "ours: the published L-BFGS with a search of the penalty is another method",
+        ),
+    }
     weight: nn.Parameter  # [C, D]
 
     def __init__(self, *, init: Init = "zero-shot") -> None:

@@ -9,13 +9,13 @@ steps:  full batch;  w: 4 N / largest eigenvalue of X'X, momentum 0.9;  alpha: N
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import AdapterError, PerClassAdapter, Recipe, Shapes, Support, class_sum
+from mma.adapters.base import AdapterError, NamedRecipe, PerClassAdapter, Recipe, Shapes, Support, class_sum
 
 ALPHA_EVERY = 10  # steps
 ALPHA_START = 250.0
@@ -24,7 +24,12 @@ ALPHA_START = 250.0
 class LinearProbePlusPlus(PerClassAdapter):
     """A visual prototype and a text weight per class, by block coordinate descent."""
 
-    recipe = Recipe(optimizer="sgd", lr=1.0, weight_decay=0.0, batch=1_000_000_000, epochs=300, patience=300)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "published": NamedRecipe(
+            Recipe("sgd", 1.0, 0.0, batch=1_000_000_000, epochs=300, patience=300),
+            "FereshteShakeri/FewShot-CLIP-Strong-Baseline, methods/linear_probe_p2.py",
+        ),
+    }
     weight: nn.Parameter  # [C, D]
     alpha: nn.Parameter  # [C]
     steps: Tensor  # [2] step sizes of w and of alpha

@@ -9,11 +9,23 @@ The released model lets its logit scale fall to 4.6052 (facts: `pipelines/train.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, Recipe, Shapes, check_at_least, check_reduction, check_share, zero_shot_logits
+from mma.adapters.base import (
+    Adapter,
+    NamedRecipe,
+    Recipe,
+    Shapes,
+    check_at_least,
+    check_reduction,
+    check_share,
+    zero_shot_logits,
+)
 from mma.adapters.blocks import in_blocks
 
 
@@ -23,7 +35,15 @@ class MultiModalMLP(Adapter):
     `lam` is the weight of the adaptation, 0 to 1; the hidden dimension is 2 D // `reduction`.
     """
 
-    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "validated": NamedRecipe(
+            Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=20, monitor="loss"),
+            "the published one, stopped on validation loss",
+        ),
+        "published": NamedRecipe(
+            Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=10), "dqmis/clip-mma at 1287cb5, notebooks"
+        ),
+    }
     image_mlp: nn.Sequential
     text_mlp: nn.Sequential
 

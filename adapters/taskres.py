@@ -5,10 +5,13 @@ t'_k = unit(t_k + alpha r_k)     logit_k = s <x, t'_k>     r = 0 at first
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from mma.adapters.base import PerClassAdapter, Recipe, Shapes, check_at_least, unit, zero_shot_logits
+from mma.adapters.base import NamedRecipe, PerClassAdapter, Recipe, Shapes, check_at_least, unit, zero_shot_logits
 
 
 class TaskRes(PerClassAdapter):
@@ -18,7 +21,17 @@ class TaskRes(PerClassAdapter):
     """
 
     uses_views = "train"
-    recipe = Recipe(optimizer="adam", lr=2e-3, weight_decay=0.0, epochs=100)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "published": NamedRecipe(
+            Recipe("adam", 2e-3, 5e-4, batch=256, epochs=100, patience=100, schedule="cosine", warmup=1),
+            "geekyutao/TaskRes, configs/trainers/TaskRes/adam_lr2e-3_B256_ep100.yaml",
+            select="last",
+        ),
+        "validated": NamedRecipe(
+            Recipe("adam", 2e-3, 0.0, epochs=100, patience=20, monitor="loss"),
+            "ours: a constant rate without decay, stopped on validation loss",
+        ),
+    }
     residual: nn.Parameter  # [C, D]
 
     def __init__(self, *, alpha: float = 0.5) -> None:

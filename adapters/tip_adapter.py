@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mma.adapters.base import (
+    NamedRecipe,
     PerClassAdapter,
     Recipe,
     Shapes,
@@ -87,7 +88,12 @@ class TipAdapterF(TipAdapter):
     """
 
     trains = True
-    recipe = Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.01, epochs=20, patience=20, schedule="cosine")
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "published": NamedRecipe(
+            Recipe("adamw", 1e-3, 0.01, batch=256, epochs=20, patience=20, schedule="cosine"),
+            "gaopengcuhk/Tip-Adapter, main.py and configs (EuroSAT: 100 epochs)",
+        ),
+    }
 
     def start(self, support: Support) -> None:
         """Keys that learn, from the shots."""

@@ -5,15 +5,18 @@ hyper-parameters that were left open.
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from mma.adapters.base import Adapter, AdapterError, Recipe, Support
+from mma.adapters.base import Adapter, AdapterError, Recipe, Support, check_choice
 from mma.adapters.registry import title
 
+WARMUP_LR = 1e-5  # CoOp's, and of what was built on it
 EVAL_BATCH = 1024  # images a forward pass where no gradient is kept
 _START = threading.Lock()  # torch has one global generator, and fits may run in threads of one process
 
@@ -32,6 +35,7 @@ class History:
 
     loss: list[float] = field(default_factory=list)  # mean over the support, an entry an epoch
     validation: list[float] = field(default_factory=list)  # accuracy, an entry an epoch
+    validation_loss: list[float] = field(default_factory=list)  # mean cross-entropy, an entry an epoch
     best_epoch: int | None = None  # counted from 1; None where nothing was selected
     chosen: dict[str, float] = field(default_factory=dict)  # hyper-parameters chosen on validation rows
 
@@ -41,10 +45,10 @@ def fit(
 ) -> History:
     """Train `adapter` on `support` in place, from `seed` alone.
 
-    With `validation`, training stops after `recipe.patience` epochs without a better accuracy, and the weights of the
-    first best epoch are restored; without, it runs all epochs and keeps the last. Hyper-parameters left open are chosen
-    on `validation` too. Raises AdapterError where they are open and there is none, and where the loss is no longer
-    finite.
+    With `validation`, training stops after `recipe.patience` epochs without a better accuracy, or a lower loss
+    (`recipe.monitor`), and the weights of the first best epoch are restored; without, it runs all epochs and keeps the
+    last. Hyper-parameters left open are chosen on `validation` too: before training, from the starting weights, and
+    again after it. Raises AdapterError where they are open and there is none, and where the loss is no longer finite.
     """
     adapter.check(support.text.shape[1], recipe)
     undecided = adapter.open_options()
@@ -60,6 +64,8 @@ def fit(
         adapter.start(support)
     history = History()
     if adapter.trains:
+        if undecided and validation is not None:
+            adapter.tune_start(validation.image, support.text, validation.label)
         _train(adapter, support, recipe, torch.Generator().manual_seed(seed), validation, history)
     adapter.eval()
     if undecided and validation is not None:
@@ -102,9 +108,11 @@ def _train(
     validation: Labelled | None,
     history: History,
 ) -> None:
+    check_choice("monitor", recipe.monitor, ("accuracy", "loss"))
     optimizer = adapter.optimizer(recipe)
     schedule = _schedule(optimizer, recipe)
     best: dict[str, Tensor] | None = None
+    most = -math.inf
     rows, device = len(support.label), support.image.device
     for epoch in range(1, recipe.epochs + 1):
         adapter.train()
@@ -126,11 +134,14 @@ def _train(
             )
         if validation is None:
             continue
-        history.validation.append(accuracy(predict(adapter, validation.image, support.text), validation.label))
-        if history.best_epoch is None or history.validation[-1] > history.validation[history.best_epoch - 1]:
-            history.best_epoch = epoch
+        logits = predict(adapter, validation.image, support.text)
+        history.validation.append(accuracy(logits, validation.label))
+        history.validation_loss.append(float(functional.cross_entropy(logits, validation.label)))
+        score = -history.validation_loss[-1] if recipe.monitor == "loss" else history.validation[-1]
+        if score > most:
+            most, history.best_epoch = score, epoch
             best = copy.deepcopy(adapter.state_dict())
-        elif epoch - history.best_epoch >= recipe.patience:
+        elif epoch - (history.best_epoch or 0) >= recipe.patience:
             break
     if best is not None:
         adapter.load_state_dict(best)
@@ -146,10 +157,17 @@ def _draw_views(adapter: Adapter, support: Support, generator: torch.Generator) 
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate of each epoch."""
-    match recipe.schedule:
-        case "constant":
-            return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
-        case "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, recipe.epochs))
-    raise AdapterError(f"unknown schedule {recipe.schedule!r}: constant, cosine")
+    """The learning rate of each epoch. As in the released Dassl, on which CoOp and many others are built, the cosine is
+    as long as all epochs and begins after the warm-up: it stops short of zero by as many epochs.
+    """
+    check_choice("schedule", recipe.schedule, ("constant", "cosine"))
+
+    def share(epoch: int) -> float:
+        """The part of `recipe.lr` in an epoch, counted from 0."""
+        if epoch < recipe.warmup:
+            return WARMUP_LR / recipe.lr
+        if recipe.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (epoch - recipe.warmup) / max(1, recipe.epochs))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

@@ -9,7 +9,8 @@ and B C D. `mma.adapters.mma` gives the same logits from the same weights withou
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn import functional
 from mma.adapters.base import (
     Adapter,
     AdapterError,
+    NamedRecipe,
     Recipe,
     Shapes,
     blend,
@@ -46,7 +48,15 @@ class PlainMultiModalAdapter(Adapter):
     `hidden` that of `up`.
     """
 
-    recipe = Recipe(optimizer="adam", lr=5e-3, weight_decay=1e-4, batch=256, epochs=200, patience=10)
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "validated": NamedRecipe(
+            Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=20, monitor="loss"),
+            "the published one, stopped on validation loss",
+        ),
+        "published": NamedRecipe(
+            Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=10), "dqmis/clip-mma at 1287cb5, notebooks"
+        ),
+    }
     down_in: nn.Linear
     down_out: nn.Linear | None
     mha: nn.MultiheadAttention

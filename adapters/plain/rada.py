@@ -13,13 +13,14 @@ numbers from the same weights at less work.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import Adapter, AdapterError, Recipe, Shapes, check_at_least, check_choice
+from mma.adapters.base import Adapter, AdapterError, NamedRecipe, Recipe, Shapes, check_at_least, check_choice
 
 QUERIES = ("image", "text", "rational")
 Regulariser = Literal["linf", "l2"]
@@ -35,7 +36,17 @@ class PlainRAda(Adapter):
     """
 
     uses_views: ClassVar[Literal["no", "train", "test"]] = "train"  # the test-time form: "test"
-    recipe = Recipe(optimizer="adam", lr=3.5e-3, weight_decay=5e-4, batch=32, epochs=5, schedule="cosine")
+    recipes: ClassVar[Mapping[str, NamedRecipe]] = {
+        "validated": NamedRecipe(
+            Recipe("adam", 3.5e-3, 5e-4, batch=32, epochs=5, schedule="cosine", monitor="loss"),
+            "the released one with a larger batch, no warm-up, stopped on validation loss",
+        ),
+        "released": NamedRecipe(
+            Recipe("adam", 3.5e-3, 5e-4, batch=4, epochs=5, patience=5, schedule="cosine", warmup=1),
+            "khufia/RAda at 5d419c0: defaults of train.py, which override its configuration; not those of the tables",
+            select="last",
+        ),
+    }
     q_image: nn.Linear
     q_text: nn.Linear
     q_rational: nn.Linear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,12 +17,15 @@ from mma.adapters import (
     Support,
     adapter_class,
     adapters,
+    fit,
     options_of,
     zero_shot_logits,
 )
 from mma.adapters.checks import CHECKS, Known, check_adapter, checks
 from mma.adapters.linear_probe import LinearProbe
 from mma.adapters.zero_shot import ZeroShot
+
+from .toy import toy
 
 CASES = [  # an adapter, and options in place of its defaults where those take another path
     *adapters(),
@@ -89,6 +93,18 @@ def test_an_adapter_keeps_every_promise(case: str) -> None:
     found = list(checks(kind, known=known, **options))
     assert [check for check in found if not check.ok] == []
     assert len(found) >= 17
+
+
+@pytest.mark.parametrize("name", [name for name, kind in adapters().items() if kind.trains])
+def test_every_named_recipe_trains_and_says_where_it_is_from(name: str) -> None:
+    kind, data = adapter_class(name), toy()
+    assert kind.recipe == next(iter(kind.recipes.values())).recipe
+    for named in kind.recipes.values():
+        assert named.source
+        assert "\n" not in named.source
+        assert named.select in ("val", "last")
+        history = fit(kind(), data.support, replace(named.recipe, epochs=1), seed=0, validation=data.validation)
+        assert len(history.loss) == 1
 
 
 def test_every_adapter_can_be_zero_shot_or_is_known_not_to() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -7,8 +8,9 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from mma.adapters import Adapter, AdapterError, Recipe, Support, fit, predict, zero_shot_logits
+from mma.adapters import Adapter, AdapterError, NamedRecipe, Recipe, Support, fit, predict, zero_shot_logits
 from mma.adapters.linear_probe import LinearProbe
 
 from .toy import toy
@@ -75,32 +77,72 @@ def test_training_stops_without_a_better_accuracy_and_the_first_best_epoch_is_re
     assert torch.equal(again.weight, probe.weight)
 
 
+def test_by_loss_the_epoch_of_the_least_cross_entropy_is_restored_and_patience_counts_from_it() -> None:
+    data = toy()
+    by_loss, by_accuracy = LinearProbe(), LinearProbe()
+    recipe = replace(QUICK, lr=3e-3, epochs=100)
+    fit(by_accuracy, data.support, recipe, seed=0, validation=data.validation)
+    history = fit(by_loss, data.support, replace(recipe, monitor="loss"), seed=0, validation=data.validation)
+    assert history.best_epoch == history.validation_loss.index(min(history.validation_loss)) + 1
+    assert len(history.loss) == len(history.validation_loss) == history.best_epoch + QUICK.patience < 100
+    logits = predict(by_loss, data.validation.image, data.support.text)
+    assert min(history.validation_loss) == pytest.approx(float(cross_entropy(logits, data.validation.label)))
+    assert not torch.equal(by_loss.weight, by_accuracy.weight)
+
+
+def rates(recipe: Recipe) -> list[float]:
+    """The learning rate of every epoch."""
+    found = []
+
+    class Rated(Watcher):
+        def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+            self.of_training = super().optimizer(recipe)
+            return self.of_training
+
+        def loss(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
+            found.append(self.of_training.param_groups[0]["lr"])
+            return super().loss(image, text, label)
+
+    fit(Rated(), toy().support, replace(recipe, batch=100), seed=0)
+    return found
+
+
+def test_the_warm_up_is_at_a_rate_of_its_own_and_the_cosine_begins_after_it() -> None:
+    recipe = Recipe("sgd", lr=2e-3, epochs=8, schedule="cosine", warmup=2)
+    cosine = [2e-3 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(6)]
+    assert rates(recipe) == pytest.approx([1e-5, 1e-5, *cosine])
+    assert rates(replace(recipe, schedule="constant", epochs=4)) == pytest.approx([1e-5, 1e-5, 2e-3, 2e-3])
+
+
+def test_without_a_warm_up_the_cosine_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2e-3)
+    schedule, expected = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5), []
+    for _ in range(5):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates(Recipe("sgd", lr=2e-3, epochs=5, schedule="cosine")) == pytest.approx(expected)
+
+
+def test_the_recipe_of_an_adapter_is_the_first_of_those_it_names() -> None:
+    class Named(Watcher):
+        recipes: ClassVar[dict[str, NamedRecipe]] = {
+            "published": NamedRecipe(QUICK, "a paper", select="last"),
+            "ours": NamedRecipe(Recipe(), "a guess"),
+        }
+
+    class Child(Named):
+        pass
+
+    assert Named.recipe is Named().recipe is Child.recipe is QUICK
+    assert Watcher.recipe == Recipe()
+
+
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch_and_the_rate() -> None:
     data = toy()
     broken = replace(data.support, image=data.support.image * torch.nan)
     with pytest.raises(AdapterError, match=r"no longer finite in epoch 1: use a lower learning rate than 0.01"):
         fit(LinearProbe(), broken, QUICK, seed=0)
-
-
-def test_cosine_lowers_the_learning_rate_to_zero() -> None:
-    data = toy()
-    after = []
-    for epochs in (12, 11):
-        recipe = replace(QUICK, schedule="cosine", epochs=12)
-        probe = LinearProbe()
-        probe.start(data.support)
-        optimizer = probe.optimizer(recipe)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
-        for _ in range(epochs):
-            optimizer.step()
-            schedule.step()
-        after.append(optimizer.param_groups[0]["lr"])
-    assert after[0] < 1e-9 < after[1]
-    constant, cosine = LinearProbe(), LinearProbe()
-    for probe, schedule_name in ((constant, "constant"), (cosine, "cosine")):
-        fit(probe, data.support, replace(QUICK, schedule=schedule_name), seed=0)
-    start = data.support.text
-    assert (cosine.weight - start).norm() < (constant.weight - start).norm()
 
 
 @pytest.mark.parametrize(("optimizer", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
@@ -111,7 +153,12 @@ def test_the_recipe_names_the_optimizer(optimizer: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "known"), [({"optimizer": "lion"}, "adam, adamw, sgd"), ({"schedule": "step"}, "cosine")]
+    ("change", "known"),
+    [
+        ({"optimizer": "lion"}, "adam, adamw, sgd"),
+        ({"schedule": "step"}, "cosine"),
+        ({"monitor": "f1"}, "accuracy, loss"),
+    ],
 )
 def test_an_unknown_word_in_a_recipe_is_refused_with_those_known(change: dict[str, str], known: str) -> None:
     with pytest.raises(AdapterError, match=known):
