@@ -43,6 +43,7 @@ CASES = [  # an adapter, and options in place of its defaults where those take a
     "rada regulariser=l2",
     "linear-probe init=zero",
     "kron-ridge beta=0",
+    "proker form=derived",
 ]
 OURS = {name for name, kind in adapters().items() if kind.__module__.startswith("mma.adapters.")}
 
@@ -56,7 +57,7 @@ OFF: dict[str, dict[str, Any]] = {
     "tip-adapter": {"alpha": 0.0, "beta": 1.0},
     "tip-adapter-f": {"alpha": 0.0, "beta": 1.0},
     "gda": {"alpha": 0.0},
-    "proker": {"lam": math.inf, "beta": 1.0},
+    "proker": {"lam": math.inf, "beta": 1.0, "form": "derived"},
     "kron-ridge": {"w": 0.0},
     "ape": {"alpha": 0.0, "beta": 1.0, "gamma": 0.0},
     "tda": {"alpha": 0.0, "negative_alpha": 0.0},
