@@ -1,13 +1,19 @@
 """TransCLIP, zero-shot form: all test rows at once (arXiv 2406.01837; written from its equations).
 
 A Gaussian mixture with one diagonal covariance, whose assignments z_i agree with their neighbours' and, by a KL term,
-with the text's y_i = softmax(s x_i T'). In turn:
+with the text's y_i = softmax(s x_i T'). From z = y, in turn:
 
-z_i    = softmax(log p_i + sum_j w_ij z_j + lam log y_i),  w_ij = max(0, <x_i, x_j>) for the `neighbours` nearest j
+z_i    = softmax(log p_i / 50 + sum_j w_ij z_j + lam log y_i)
 log p_ik = -(x_i - mu_k)' Sigma^-1 (x_i - mu_k) / 2
-mu_k   = sum_i z_ik x_i / sum_i z_ik     Sigma = diag(mean_i sum_k z_ik (x_i - mu_k)^2)
+mu_k   = unit(sum_i z_ik x_i)     Sigma = diag(mean_i sum_k z_ik (x_i - mu_k)^2)
+w      = (W + W') / (2 n),  W_ij = max(0, <x_i, x_j>) for the n `neighbours` nearest to i, else 0
 
-It starts from z = y (our setting; the released code, which has another licence, was not used).
+mu_k starts as the mean of the rows that the text is most certain are of class k, Sigma as I / D. After the last mu and
+Sigma, z is made once more.
+
+The weight 1/50, the form of w, the length of the means, the start and the last z are the released code's (facts: its
+text, which has another licence, was not used). How many rows make a mean at the start, and how often z is made for one
+mu and Sigma, are our reading: other numbers move the accuracy by up to half a point on DTD, and one on Cars.
 """
 
 from __future__ import annotations
@@ -15,9 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mma.adapters.base import Adapter, check_at_least, zero_shot_logits
+from mma.adapters.base import Adapter, check_at_least, unit, zero_shot_logits
 
 ASSIGNMENT_STEPS = 5  # of z for one of mu and Sigma
+LIKELIHOOD_WEIGHT = 1 / 50
+MOST_CERTAIN = 8  # rows a class, of which its mean is made at the start
 
 
 class TransClip(Adapter):
@@ -41,15 +49,27 @@ class TransClip(Adapter):
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of all unit test images [B, D] against unit `text` [C, D]: what z is the softmax of."""
         logits = zero_shot_logits(image, text, self.logit_scale)
+        if not self.iterations:
+            return logits
         of_text = self.lam * logits.log_softmax(dim=-1)
-        near, affinity = nearest(image, self.neighbours)
+        graph = neighbour_graph(image, self.neighbours)
         z = logits.softmax(dim=-1)
+        mean, spread = most_certain_means(image, z), torch.full_like(image[0], 1 / image.shape[1])
         for _ in range(self.iterations):
-            of_image = log_gaussian(image, z)
+            of_image = LIKELIHOOD_WEIGHT * log_gaussian(image, mean, spread)
             for _ in range(ASSIGNMENT_STEPS):
-                logits = of_image + (affinity[:, :, None] * z[near]).sum(1) + of_text
-                z = logits.softmax(dim=-1)
-        return logits
+                z = (of_image + graph @ z + of_text).softmax(dim=-1)
+            mean, spread = gaussians(image, z)
+        return LIKELIHOOD_WEIGHT * log_gaussian(image, mean, spread) + graph @ z + of_text
+
+
+def neighbour_graph(image: Tensor, count: int) -> Tensor:
+    """(W + W') / (2 count) [B, B], sparse: W has max(0, cosine) of each row with its `count` nearest other rows."""
+    near, affinity = nearest(image, count)
+    rows = torch.arange(len(image), device=image.device).repeat_interleave(near.shape[1])
+    ends, weights = torch.stack([rows, near.flatten()]), affinity.flatten() / (2 * max(1, near.shape[1]))
+    both = torch.cat([ends, ends.flip(0)], dim=1), torch.cat([weights, weights])
+    return torch.sparse_coo_tensor(*both, (len(image), len(image)), check_invariants=True).coalesce()
 
 
 def nearest(image: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -63,11 +83,21 @@ def nearest(image: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).clamp(min=0)
 
 
-def log_gaussian(image: Tensor, z: Tensor) -> Tensor:
-    """log p [B, C], up to a number per row, of the Gaussians that assignments z [B, C] give to rows [B, D]."""
-    mass = z.sum(0)[:, None].clamp(min=torch.finfo(z.dtype).tiny)  # [C, 1]
-    mean = z.mT @ image / mass  # [C, D]
+def most_certain_means(image: Tensor, z: Tensor) -> Tensor:
+    """The unit mean of the rows [B, D] with the largest z [B, C] for each class: [C, D]."""
+    rows = z.topk(min(MOST_CERTAIN, len(z)), dim=0).indices  # [n, C]
+    return unit(image[rows].mean(dim=0))
+
+
+def gaussians(image: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The unit means [C, D] and the shared variances [D] that assignments z [B, C] give to rows [B, D]."""
+    mean = unit(z.mT @ image)
     # sum_k z_k (x - mu_k)^2 = x^2 - 2 x sum_k z_k mu_k + sum_k z_k mu_k^2, for z sums to 1
-    spread = (image.square() - 2 * image * (z @ mean) + z @ mean.square()).mean(0)  # [D]
+    spread = (image.square() - 2 * image * (z @ mean) + z @ mean.square()).mean(0)
+    return mean, spread
+
+
+def log_gaussian(image: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+    """log p [B, C], up to a number per row, of rows [B, D] under means [C, D] and shared variances [D]."""
     precision = 1 / spread.clamp(min=1e-8)
     return (image * precision) @ mean.mT - (mean.square() * precision).sum(-1) / 2
