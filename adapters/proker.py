@@ -21,7 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mma.adapters.base import AdapterError, PerClassAdapter, Shapes, Support, check_at_least, check_choice, zero_shot_logits
+from mma.adapters.base import (
+    AdapterError,
+    PerClassAdapter,
+    Shapes,
+    Support,
+    check_at_least,
+    check_choice,
+    zero_shot_logits,
+)
 
 Form = Literal["released", "derived"]
 

@@ -24,7 +24,7 @@ def test_the_criterion_is_what_all_pairs_give() -> None:
     data = toy(classes=3, shots=2, dim=8, dtype=torch.float64)
     image, label, text = data.support.image, data.support.label, data.support.text
     expected = 0.3 * text.var(dim=0) - 0.7 * pairs_of_different_classes(image, label, text)
-    torch.testing.assert_close(criterion(image, label, text), expected)
+    torch.testing.assert_close(criterion(image, label, text, 0.7), expected)
 
 
 def test_on_all_channels_and_without_gamma_it_is_tip_adapter() -> None:
@@ -99,3 +99,12 @@ def test_what_is_open_is_chosen_on_validation_and_what_is_given_stays() -> None:
     assert adapter.decided("beta") in adapter.tunes["beta"]
     chosen, unchosen = (accuracy(predict(each, *rows), data.validation.label) for each in (adapter, plain))
     assert chosen > unchosen
+
+
+def test_the_weight_of_similarity_decides_which_channels_are_kept() -> None:
+    data = toy(dtype=torch.float64)
+    image, label, text = data.support.image, data.support.label, data.support.text
+    for weight, order in ((0.0, text.var(dim=0)), (1.0, -pairs_of_different_classes(image, label, text))):
+        adapter = AdaptivePriorRefinement(similarity=weight, share=0.25)
+        adapter.start(data.support)
+        assert torch.equal(adapter.channels, order.topk(8).indices)
