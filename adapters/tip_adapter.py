@@ -27,6 +27,8 @@ from mma.adapters.base import (
 
 GRID = [0.1 + i * (13 - 0.1) / 20 for i in range(20)]  # published for DTD: 0.1 to 13, alpha in 20 steps and beta in 200
 
+START_BETA = 1.0  # of Tip-Adapter-F; published for every data set
+
 
 class TipAdapter(PerClassAdapter):
     """`alpha` weighs the cache and `beta` sharpens it; what is not given is chosen on validation rows."""
@@ -83,8 +85,9 @@ class TipAdapter(PerClassAdapter):
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with trained keys; then `alpha` and `beta` are chosen as there.
 
-    Training uses what is given, else the published starting values 1.17 and 1. The released code keeps the epoch that
-    is best on the test rows; here it is the best on validation.
+    Training uses what is given. What is open starts from `start_alpha` and beta = 1, as published (`published.py` has
+    the value of each data set), or, without that, from what Tip-Adapter would choose on the validation rows. The
+    released code keeps the epoch that is best on the test rows; here it is the best on validation.
     """
 
     trains = True
@@ -95,10 +98,23 @@ class TipAdapterF(TipAdapter):
         ),
     }
 
+    def __init__(
+        self, *, alpha: float | None = None, beta: float | None = None, start_alpha: float | None = None
+    ) -> None:
+        super().__init__(alpha=alpha, beta=beta)
+        check_at_least("start_alpha", start_alpha, 0)
+        self.start_alpha = start_alpha
+
     def start(self, support: Support) -> None:
         """Keys that learn, from the shots."""
         super().start(support)
-        self.choose({"alpha": 1.17, "beta": 1.0})
+        if self.start_alpha is not None:
+            self.choose({"alpha": self.start_alpha, "beta": START_BETA})
+
+    def tune_start(self, image: Tensor, text: Tensor, label: Tensor) -> None:
+        """Search alpha and beta before training, unless they start from a given value."""
+        if self.start_alpha is None:
+            self.tune(image, text, label)
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """AdamW with the published eps, 1e-4."""

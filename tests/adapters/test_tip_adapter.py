@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -59,11 +60,28 @@ def test_the_search_yields_what_forward_gives() -> None:
 
 def test_f_trains_its_keys_from_the_shots() -> None:
     data = toy()
-    adapter = TipAdapterF()
+    adapter = TipAdapterF(start_alpha=2.0)
     adapter.start(data.support)
     assert [name for name, _ in adapter.named_parameters()] == ["keys"]
     assert torch.equal(adapter.keys, data.support.image)
-    assert (adapter.decided("alpha"), adapter.decided("beta")) == (1.17, 1.0)
+    assert (adapter.decided("alpha"), adapter.decided("beta")) == (2.0, 1.0)
     assert adapter.optimizer(adapter.recipe).param_groups[0]["eps"] == 1e-4
     fit(adapter, data.support, adapter.recipe, seed=0, validation=data.validation)
     assert not torch.equal(adapter.keys, data.support.image)
+
+
+def test_f_trains_with_what_tip_adapter_chooses_on_validation_or_with_the_given_start() -> None:
+    data = toy()
+    tip = TipAdapter()
+    fit(tip, data.support, tip.recipe, seed=0, validation=data.validation)
+    searched = {"alpha": tip.decided("alpha"), "beta": tip.decided("beta")}
+    for adapter, start in (
+        (TipAdapterF(), searched),
+        (TipAdapterF(start_alpha=5.0), {"alpha": 5.0, "beta": 1.0}),
+        (TipAdapterF(beta=3.0, start_alpha=5.0), {"alpha": 5.0, "beta": 3.0}),
+    ):
+        recipe = replace(adapter.recipe, epochs=1)
+        fit(adapter, data.support, recipe, seed=0, validation=data.validation)
+        given = TipAdapterF(**start)
+        fit(given, data.support, recipe, seed=0)
+        assert torch.equal(adapter.keys, given.keys)
