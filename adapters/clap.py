@@ -1,8 +1,11 @@
 """CLAP: a zero-shot-initialised linear probe held to the text embeddings (arXiv 2312.12730; jusiro/CLAP).
 
-logit_k = s <x, unit(w_k)>     loss = cross-entropy + sum_k lam_k |w_k - t_k|^2     w = t at first
+logit_k = s <x, unit(w_k)>     loss = cross-entropy + mean_k lam_k |w_k - u_k|^2     w = u = 8 t at first
 lam_k = the mean zero-shot probability of class k over its own shots: one outer step of the augmented Lagrangian, taken
 before training. No validation rows are needed.
+
+u_k: the text embeddings as the model gives them, which the released code starts from. Ours are unit, so their length is
+put back: without it the rate of 0.1 and the penalty would both weigh 64 times as much.
 """
 
 from __future__ import annotations
@@ -26,20 +29,20 @@ from mma.adapters.base import (
     zero_shot_logits,
 )
 
+TEXT_LENGTH = 8.0  # about that of CLIP's text embeddings (our setting: caches of unit embeddings do not tell)
+
 
 class ClassAdaptiveProbe(PerClassAdapter):
     """A probe that strays from a text embedding only as far as zero-shot was unsure of its class.
 
-    `penalty` multiplies every lam_k (published: 1). The released code steps at 0.1 on text embeddings that are not of
-    unit length, and averages the penalty over classes; ours are unit, and lr = 1.5e-3, as if that length were 8 (our
-    setting).
+    `penalty` multiplies every lam_k (published: 1).
     """
 
     uses_views = "train"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
-            Recipe("sgd", 1.5e-3, 0.0, batch=256, epochs=300, patience=300, schedule="cosine", warmup=1),
-            "jusiro/CLAP, configs/trainers/SGD_lr1e-1_B256_ep300.yaml; the rate for unit texts",
+            Recipe("sgd", 0.1, 0.0, batch=256, epochs=300, patience=300, schedule="cosine", warmup=1),
+            "jusiro/CLAP, configs/trainers/SGD_lr1e-1_B256_ep300.yaml",
             select="last",
         ),
     }
@@ -59,14 +62,14 @@ class ClassAdaptiveProbe(PerClassAdapter):
 
     @torch.no_grad()
     def start(self, support: Support) -> None:
-        """W = the text embeddings; lam from the zero-shot probabilities of the support."""
+        """w = u; lam from the zero-shot probabilities of the support."""
         super().start(support)
         classes = len(support.text)
         probability = zero_shot_logits(support.image, support.text, support.logit_scale).softmax(dim=-1)
         own = probability.gather(1, support.label[:, None]).squeeze(1)  # [N]
         shots = class_sum(torch.ones_like(own), support.label, classes).clamp(min=1)
         self.confidence = class_sum(own, support.label, classes) / shots
-        self.weight.copy_(support.text)
+        self.weight.copy_(TEXT_LENGTH * support.text)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D]; `text` [C, D] must be of the classes of the support."""
@@ -74,6 +77,6 @@ class ClassAdaptiveProbe(PerClassAdapter):
         return zero_shot_logits(image, unit(self.weight), self.logit_scale)
 
     def loss(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
-        """Mean cross-entropy + sum_k lam_k |w_k - t_k|^2."""
-        drift = (self.weight - text).square().sum(-1)  # [C]
-        return functional.cross_entropy(self(image, text), label) + self.penalty * (self.confidence * drift).sum()
+        """Mean cross-entropy + penalty mean_k lam_k |w_k - u_k|^2."""
+        drift = (self.weight - TEXT_LENGTH * text).square().sum(-1)  # [C]
+        return functional.cross_entropy(self(image, text), label) + self.penalty * (self.confidence * drift).mean()
