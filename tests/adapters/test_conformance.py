@@ -44,6 +44,7 @@ CASES = [  # an adapter, and options in place of its defaults where those take a
     "linear-probe init=zero",
     "kron-ridge beta=0",
     "proker form=derived",
+    "lp++ form=released",
 ]
 OURS = {name for name, kind in adapters().items() if kind.__module__.startswith("mma.adapters.")}
 
@@ -76,6 +77,8 @@ STARTS_OFF: dict[str, dict[str, Any]] = {
 NEITHER = {"lp++"}  # starts at the shots' sums, whatever the texts say
 # These draw their weights at random. The others start at zero, the texts or the shots, or have no weights.
 DRAWN = {"mma", "mm-mlp", "clip-adapter", "rada", "rada-adapter", "rada-ttt"}
+# A bias is drawn for each class: another class in its place gets another draw.
+BROKEN = {"lp++ form=released": {"permuting the classes permutes the logits"}}
 OTHER = {"queries": "image+text"}  # legal values of options whose type does not tell one
 
 
@@ -88,11 +91,11 @@ def test_an_adapter_keeps_every_promise(case: str) -> None:
     known = Known(
         off=OFF.get(name),
         starts_off=None if case == "linear-probe init=zero" else STARTS_OFF.get(name),
-        draws=name in DRAWN if name in OURS else None,
+        draws=name in DRAWN or case == "lp++ form=released" if name in OURS else None,
         other=OTHER,
     )
     found = list(checks(kind, known=known, **options))
-    assert [check for check in found if not check.ok] == []
+    assert {check.name: check.message for check in found if not check.ok}.keys() == BROKEN.get(case, set())
     assert len(found) >= 17
 
 

@@ -70,3 +70,31 @@ def test_an_epoch_is_one_step_on_all_rows_and_the_loss_falls() -> None:
     history = fit(adapter, toy().support, replace(adapter.recipe, epochs=50), seed=0)
     assert history.loss[-1] < history.loss[0]
     assert adapter.recipe.batch >= 1_000_000
+
+
+def test_the_released_form_adds_a_drawn_bias_and_never_clears_the_gradient_of_the_text_weights() -> None:
+    data = toy(dtype=torch.float64)
+    image, label, text = data.support.image, data.support.label, data.support.text
+    adapter, start = LinearProbePlusPlus(form="released"), LinearProbePlusPlus(form="released")
+    fit(adapter, data.support, replace(adapter.recipe, epochs=20), seed=0)
+    fit(start, data.support, replace(adapter.recipe, epochs=0), seed=0)
+    weight, alpha, bias = start.weight.detach(), start.alpha.detach(), start.bias.detach()
+    assert bias.abs().max() <= text.shape[1] ** -0.5
+    assert bias.unique().numel() == 5
+    weight_velocity, bias_velocity, alpha_total = (
+        torch.zeros_like(text),
+        torch.zeros_like(bias),
+        torch.zeros_like(alpha),
+    )
+    for step in range(1, 21):
+        logits = image @ weight.mT + alpha * (image @ text.mT) + bias
+        residual = (logits.softmax(dim=-1) - functional.one_hot(label, 5)) / len(image)
+        alpha_total = alpha_total + (residual * (image @ text.mT)).sum(0)
+        weight_velocity = 0.9 * weight_velocity + residual.mT @ image
+        bias_velocity = 0.9 * bias_velocity + residual.sum(0)
+        weight, bias = weight - start.steps[0] * weight_velocity, bias - start.steps[0] * bias_velocity
+        if step % 10 == 0:
+            alpha = alpha - start.steps[1] * alpha_total
+    torch.testing.assert_close(adapter.weight.detach(), weight)
+    torch.testing.assert_close(adapter.bias.detach(), bias)
+    torch.testing.assert_close(adapter.alpha.detach(), alpha)
