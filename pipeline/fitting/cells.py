@@ -15,7 +15,7 @@ from mma.adapters import Adapter, AdapterError, Recipe, adapter_class
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
-NUMERICS = 2  # raised whenever the same cell would give other numbers; results of another version are stale
+NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "last", "oracle")
 CHOICES = {"optimizer": ("adam", "adamw", "sgd"), "schedule": ("constant", "cosine")}
 OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
