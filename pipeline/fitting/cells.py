@@ -17,7 +17,12 @@ from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protoco
 
 NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "last", "oracle")
-CHOICES = {"optimizer": ("adam", "adamw", "sgd"), "schedule": ("constant", "cosine")}
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("constant", "cosine"),
+    "monitor": ("accuracy", "loss"),
+}
+MAY_BE_ZERO = ("weight_decay", "warmup")  # of a recipe's numbers
 OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
 RECIPE = tuple(field.name for field in fields(Recipe))
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
@@ -184,5 +189,5 @@ def _check_recipe(recipe: Mapping[str, Any]) -> None:
     for name, value in recipe.items():
         if name in CHOICES and value not in CHOICES[name]:
             raise UsageError(f"unknown {name} {value!r}: {nearest(value, CHOICES[name])}")
-        if isinstance(value, int | float) and not (value > 0 or (value == 0 and name == "weight_decay")):
+        if isinstance(value, int | float) and not (value > 0 or (value == 0 and name in MAY_BE_ZERO)):
             raise UsageError(f"{name} = {value} must be above 0")

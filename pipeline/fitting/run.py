@@ -65,8 +65,8 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     support = _support(features, episode, setting.protocol)
     validation = _validation(features, episode, setting)
     recipe = setting.recipe or adapter.recipe
-    if setting.select == "oracle":  # an upper bound: no epoch is missed by stopping early
-        recipe = replace(recipe, patience=recipe.epochs)
+    if setting.select == "oracle":  # an upper bound of accuracy: no epoch is missed by stopping early
+        recipe = replace(recipe, patience=recipe.epochs, monitor="accuracy")
     history = fit(adapter, support, recipe, seed=cell.seed, validation=validation)
     predictions = [_score(adapter, data, episode, test, setting.protocol.test_noise) for test in episode.tests]
     seconds = time.perf_counter() - start

@@ -111,6 +111,20 @@ class FitSettings:
         str | None,
         Option("constant or cosine.", RECIPE, choices=("constant", "cosine"), shown=OF_ADAPTER, factor=True),
     ] = None
+    warmup: Annotated[
+        int | None,
+        Option("Epochs at first at a rate of 1e-5.", RECIPE, least=0, most=10**6, shown=OF_ADAPTER, factor=True),
+    ] = None
+    monitor: Annotated[
+        str | None,
+        Option(
+            "Validation selects by accuracy or loss.",
+            RECIPE,
+            choices=("accuracy", "loss"),
+            shown=OF_ADAPTER,
+            factor=True,
+        ),
+    ] = None
 
     adapter: Annotated[
         tuple[str, ...],
