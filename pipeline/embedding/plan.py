@@ -1,4 +1,4 @@
-"""What a run of stage one will do: all is decided here, and nothing is written."""
+"""What a run of stage one will do: all is decided here, and no embedding is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class Plan:
     header: Header  # the cache's own where it is there
     encoding: Encoding
     prompts: tuple[PromptSet, ...]  # that were asked for
-    stored: tuple[str, ...]  # names of the prompt sets that the cache has
     pending: tuple[Chunk, ...]  # chunks still to do
     redo: tuple[str, ...]  # units of the cache that are to be done again: their images have changed, or are back
     notes: tuple[str, ...]  # what the user should know, beside the data set's own notes
@@ -97,7 +96,6 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
         header=stored.header,
         encoding=encoding,
         prompts=prompts,
-        stored=stored.prompts,
         pending=stored.pending,
         redo=tuple(sorted(stored.redo)),
         notes=(*notes, *_change_notes(stored.changes)),
@@ -135,7 +133,7 @@ def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSe
 
 
 def _change_notes(changes: Changes) -> list[str]:
-    notes = [f"{_some(changes.changed)} not what they were, and embedded anew"] if changes.changed else []
+    notes = [f"{_some(changes.changed)} embedded anew: other bytes than before"] if changes.changed else []
     return notes + ([f"{_some(changes.back)} there now, and embedded"] if changes.back else [])
 
 
