@@ -185,7 +185,7 @@ def test_a_flipped_bit_never_reaches_fit(name: str, copy: Path) -> None:
     (copy / name).write_bytes(data)
     with pytest.raises(CacheError, match="run `mma cache verify` on it"):
         load_features(copy)
-    assert good.image["train"].isfinite().all()
+    assert good.images.images("train").isfinite().all()
 
 
 def test_diff_prints_a_table_and_exits_1_where_caches_differ(
@@ -283,7 +283,7 @@ def test_texts_are_added_to_an_imported_cache_by_naming_the_model(
     _, said = embed(cache=path, text_only=True, dataset=None, templates=("a {}.",))
     assert "it cannot be checked that its model is this one" in said
     features = load_features(path)
-    assert features.text.shape == (5, 24)
+    assert features.text.embedding.shape == (5, 24)
     tip_adapter_folder(tmp_path / "narrow", dim=16)
     cache_command("import", "--tip-adapter", tmp_path / "narrow", "--out", tmp_path / "b.zarr")
     with pytest.raises(UsageError, match="has D = 16, this model 24"):

@@ -16,8 +16,8 @@ from mma.pipeline.datasets import Source, entries, find_dataset
 from mma.pipeline.datasets.check import check_published
 from mma.pipeline.embedding.embed import EmbedSettings, embed
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.episodes import Protocol
-from mma.pipeline.fitting.fit import FitSettings, fit_cache
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.settings import FitSettings
 
 
 def write_batches(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
@@ -67,8 +67,9 @@ def test_batches_become_a_cache_and_a_table(tmp_path: Path, monkeypatch: pytest.
     write_batches(tmp_path, "cifar10", monkeypatch)
     quiet = Console(file=io.StringIO())
     path = embed(EmbedSettings("cifar10", tmp_path / "c.zarr", tmp_path, model="tiny", device="cpu"), quiet)
-    protocol = Protocol("few-shot", 2)
-    fitted = fit_cache(FitSettings(str(path), ["zero-shot"], protocol=protocol, shots=2, seeds=1, out=tmp_path), quiet)
+    fitted = fit(
+        FitSettings(cache=(str(path),), adapter="zero-shot", protocol="few-shot", seeds=1, out=tmp_path), quiet
+    )
     assert len(fitted.rows) == 1
 
 

@@ -15,8 +15,8 @@ from mma.cache import CacheError, open_cache
 from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.embedding.views import RATIO, SCALE, Views, crop_and_flip, crop_box
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.episodes import Protocol
-from mma.pipeline.fitting.fit import FitSettings, fit_cache
+from mma.pipeline.fitting.fit import fit
+from mma.pipeline.fitting.settings import FitSettings
 
 from ...cache.writing import snapshot
 from ..conftest import photo
@@ -63,12 +63,14 @@ def test_test_images_have_views_where_they_are_asked_for(embed: Embed) -> None:
 
 def test_test_time_adapters_get_the_views_and_ask_for_no_more_than_there_are(embed: Embed, tmp_path: Path) -> None:
     cache = str(embed(views=3, view_splits="test")[0])
-    quiet, protocol = Console(quiet=True), Protocol("few-shot")
-    asked = FitSettings(cache, ("rada-ttt", "tda", "dmn"), protocol=protocol, shots=1, seeds=1, device="cpu")
-    fitted = fit_cache(replace(asked, options={"test_views": "3"}, out=tmp_path / "runs"), quiet)
+    quiet = Console(quiet=True)
+    asked = FitSettings(
+        cache=(str(cache),), adapter="rada-ttt,tda,dmn", protocol="few-shot", shots=1, seeds=1, device="cpu"
+    )
+    fitted = fit(replace(asked, options={"test_views": "3"}, out=tmp_path / "runs"), quiet)
     assert [row.setting.adapter for row in fitted.rows] == ["zero-shot", "rada-ttt", "tda", "dmn"]
     with pytest.raises(UsageError, match=r"test_views = 4, and there are 3 of a test image: .* --view-splits test"):
-        fit_cache(replace(asked, options={"test_views": "4"}, out=tmp_path / "more"), quiet)
+        fit(replace(asked, options={"test_views": "4"}, out=tmp_path / "more"), quiet)
     assert not (tmp_path / "more").exists()
 
 
