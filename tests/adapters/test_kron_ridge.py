@@ -195,9 +195,9 @@ def test_what_is_chosen_has_the_best_accuracy_on_left_out_rows(monkeypatch: pyte
 def test_what_is_chosen_for_new_classes_has_the_best_harmonic_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = {"beta": (2.0,), "delta": (0.0, 2.0), "lam": (3.0, 0.1), "w": (0.0, 0.1, 1.0), "w_new": (0.0, 0.1, 1.0)}
     monkeypatch.setattr(kron_ridge, "TRIED", tried)
-    support = replace(toy(6, shots=4, dtype=torch.float64, noise=2.5).support, new_classes=True)
-    parts = [HeldOut.of(support, 2.0, 0.0, part) for part in divisions(support.label, 6)]
-    ridge, prior, rows = Ridge.of(support, 2.0, 0.0), support.image @ support.text.mT, torch.arange(24)
+    support = replace(toy(8, shots=4, dim=16, dtype=torch.float64).support, new_classes=True)
+    parts = [HeldOut.of(support, 2.0, 0.0, part) for part in divisions(support.label, 8)]
+    ridge, prior, rows = Ridge.of(support, 2.0, 0.0), support.image @ support.text.mT, torch.arange(32)
     scored = {}
     for delta, lam, w, w_new in product(*(tried[name] for name in ("delta", "lam", "w", "w_new"))):
         base = accuracy(prior + w * ridge.left_out(delta, lam, rows), support.label)
