@@ -118,7 +118,7 @@ def test_left_out_classes_are_scored_as_new_ones_by_a_fit_without_them(beta: flo
 
 def test_with_delta_alone_it_is_proker() -> None:
     data = problem()
-    proker = ProximalKernelRidge(beta=2.0, lam=0.3)
+    proker = ProximalKernelRidge(beta=2.0, lam=0.3, form="derived")
     fit(proker, data.support, proker.recipe, seed=0)
     huge = 1e9  # beside it the texts' kernel is nothing
     adapter = fitted(data.support, beta=2.0, delta=huge, lam=0.3 * huge, w=1.0)
