@@ -98,19 +98,13 @@ class _Index:
 
 
 class _Tar(BufferedReader):
-    """A tar file as `tarfile` may read it: its headers in small parts, and not for ever."""
-
-    at_end = 0  # reads in a row that brought nothing
+    """A tar file as `tarfile` may read it: its headers, and no more than that at a time."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Some bytes. ReadError for a header that is too long, or that goes on behind the end."""
+        """Some bytes. ReadError for a header that is too long."""
         if size is None or not 0 <= size <= HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
-        data = super().read(size)
-        self.at_end = 0 if data else self.at_end + 1
-        if self.at_end > 2:
-            raise tarfile.ReadError("a header that goes on behind the end")
-        return data
+        return super().read(size)
 
 
 def find_shards(path: Path) -> dict[str, list[str]]:
@@ -213,7 +207,7 @@ def _samples(file: Path) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
             raw.seek(tar.offset)
             if raw.read(BLOCK) != bytes(BLOCK):
                 raise tarfile.ReadError("unexpected end of data")
-    except (tarfile.TarError, RecursionError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError, IndexError) as error:
         raise UsageError(f"{file} is not a whole, uncompressed tar file ({error}): get or make it again") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror or error})") from error
