@@ -8,9 +8,10 @@ delta where k = j: a class learns from its neighbours' shots, and delta lets it 
 of each row), Y one-hot and Z = X T', is what zero-shot leaves to explain. A new class is scored by what its neighbours
 have learned; no shot of its own speaks for that, so there the weight is another, w_new.
 
-Relatives: delta alone and w = 1 is ProKeR (arXiv 2501.11175); beta, gamma and delta 0 a bilinear map x'(I + M)u with a
-ridge penalty on M (ESZSL, Romera-Paredes and Torr, ICML 2015); Kronecker kernel ridge regression (Stock et al., "A
-comparative study of pairwise learning methods based on kernel ridge regression", Neural Computation 30, 2018).
+Relatives: delta alone and w = 1 is ProKeR, as derived (arXiv 2501.11175); beta, gamma and delta 0 a bilinear map
+x'(I + M)u with a ridge penalty on M (ESZSL, Romera-Paredes and Torr, ICML 2015); Kronecker kernel ridge regression
+(Stock et al., "A comparative study of pairwise learning methods based on kernel ridge regression", Neural Computation
+30, 2018).
 """
 
 from __future__ import annotations

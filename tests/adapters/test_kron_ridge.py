@@ -23,7 +23,7 @@ from mma.adapters import (
     zero_shot_logits,
 )
 from mma.adapters.kron_ridge import HeldOut, KroneckerRidge, Ridge, Setting, choose, divisions
-from mma.adapters.proker import ProximalKernelRidge
+from mma.adapters.proker import Form, ProximalKernelRidge
 
 from .toy import Toy, toy
 
@@ -116,12 +116,13 @@ def test_left_out_classes_are_scored_as_new_ones_by_a_fit_without_them(beta: flo
     assert part.label.tolist() == [int(k == 4) for k in support.label[~inside]]
 
 
-def test_with_delta_alone_it_is_proker() -> None:
+@pytest.mark.parametrize(("form", "w"), [("derived", 1.0), ("released", 0.3)])  # the released form is lam times as much
+def test_with_delta_alone_it_is_proker(form: Form, w: float) -> None:
     data = problem()
-    proker = ProximalKernelRidge(beta=2.0, lam=0.3, form="derived")
+    proker = ProximalKernelRidge(beta=2.0, lam=0.3, form=form)
     fit(proker, data.support, proker.recipe, seed=0)
     huge = 1e9  # beside it the texts' kernel is nothing
-    adapter = fitted(data.support, beta=2.0, delta=huge, lam=0.3 * huge, w=1.0)
+    adapter = fitted(data.support, beta=2.0, delta=huge, lam=0.3 * huge, w=w)
     ours, theirs = (predict(each, data.test.image, data.support.text) for each in (adapter, proker))
     torch.testing.assert_close(centred(ours), centred(theirs), atol=1e-5, rtol=0)
 

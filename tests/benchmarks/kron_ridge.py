@@ -29,7 +29,7 @@ def problem(classes: int, shots: int, dim: int, *, new_classes: bool) -> tuple[S
     shared, centre = direction(), direction(classes)
     text = unit(direction() + 0.5 * unit(centre + 1.2 * direction(classes)))
     label = torch.arange(classes).repeat_interleave(shots)
-    rows = [unit(1.5 * shared + centre[label] + 1.2 * direction(len(label))) for _ in range(2)]
+    rows = [unit(1.5 * shared + centre[label] + 4 * direction(len(label))) for _ in range(2)]
     of_support, of_test = (Support(image, label, text, 100.0, new_classes=new_classes) for image in rows)
     return of_support, of_test
 
