@@ -77,9 +77,6 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
     if templates and (len(words) > 1 or "=" in words[0]):
         raise UsageError(f"--templates are those of one prompt set, and --prompts {spec} names more or a file")
     names = [word.partition("=")[0] for word in words]
-    for _, equals, file in (word.partition("=") for word in words):
-        if equals:
-            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
     for name, word in zip(names, words, strict=True):
         check_name("prompt set", name)
         if names.count(name) > 1:
@@ -87,6 +84,9 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
         if not templates and name == word:
             base, _, noise = name.rpartition("-")
             _refuse_unknown(base or DEFAULT if is_noise(noise) else name)
+    for _, equals, file in (word.partition("=") for word in words):
+        if equals:
+            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
     read_templates(templates)
     return words
 
