@@ -86,6 +86,9 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
         if not templates and name == word:
             base, _, noise = name.rpartition("-")
             _refuse_unknown(base or DEFAULT if is_noise(noise) else name)
+    for _, equals, file in (word.partition("=") for word in words):
+        if equals:
+            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
     read_templates(templates)
     return words
 

@@ -114,14 +114,19 @@ def test_wrong_sentences_are_refused_in_one_line(wrong: str, tmp_path: Path) -> 
     assert says in refused(f"s={tmp_path / 's.json'}")
 
 
-def test_names_and_files_are_looked_at_before_any_data_set_is(tmp_path: Path) -> None:
-    file = tmp_path / "x.json"
-    file.write_text('{"apple pie": ["a warm pie"]}')
-    assert check_prompts(f"default, typo10,cupl={file}", ()) == ["default", "typo10", f"cupl={file}"]
-    with pytest.raises(UsageError, match="cannot be read"):
-        check_prompts(f"default,cupl={tmp_path / 'absent.json'}", ())
-    with pytest.raises(UsageError, match="unknown prompt set"):
-        check_prompts("default,nope", ())
+def test_names_and_files_are_looked_at_before_any_data_set_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.json").write_text('{"cat": ["a cat"]}')
+    assert check_prompts("default, typo10,cupl=x.json", ()) == ["default", "typo10", "cupl=x.json"]
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    for spec, why in (
+        ("default,nope", "unknown prompt set"),
+        ("cupl=x.json", "prompts x.json cannot be read .nested too deeply."),
+        ("cupl=y.json", "prompts y.json cannot be read .No such file"),
+        ("mine=y.txt", "nor a file"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            check_prompts(spec, ())
 
 
 # Reduction
