@@ -70,7 +70,7 @@ class Recipe:
     optimizer: str = "adam"  # "adam" (L2), "adamw" (decoupled) or "sgd" (momentum 0.9)
     lr: float = 5e-3
     weight_decay: float = 1e-4
-    batch: int = 256  # images a step
+    batch: int = 256  # images per step
     epochs: int = 200  # at most
     patience: int = 10  # epochs without a better validation result before stopping
     schedule: str = "constant"  # of the learning rate: "constant", or "cosine" down to zero over all epochs

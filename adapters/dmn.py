@@ -1,7 +1,7 @@
 """DMN, zero-shot form: a dynamic memory of the test stream (arXiv 2403.17589, "Dual Memory Networks"; YBZh/DMN).
 
 v_k = unit(sum_m exp(-beta (1 - <x, m>)) m)  over t_k and class k's memory: the 50 rows of lowest entropy seen so far
-p = softmax(s x T') + weight softmax(s <x, v_k>)     logit_k = log p_k (+ a number a row: weight 0 is zero-shot)
+p = softmax(s x T') + weight softmax(s <x, v_k>)     logit_k = log p_k (+ a number per row: weight 0 is zero-shot)
 
 A row is remembered, before it is scored, under the class that its most certain views choose. With one view that is its
 own zero-shot class, which then holds the row itself: where a class has fewer rows than slots, memory echoes zero-shot.

@@ -1,4 +1,4 @@
-"""Linear probe: one weight vector a class on the frozen image embedding (Radford et al., 2021, section 3.2).
+"""Linear probe: one weight vector per class on the frozen image embedding (Radford et al., 2021, section 3.2).
 
 logits = logit_scale * x W', W [C, D] starting from the text embeddings (as in LP++ and CLAP's ZS-LP) or from zero.
 """
@@ -17,7 +17,7 @@ Init = Literal["zero-shot", "zero"]
 
 
 class LinearProbe(PerClassAdapter):
-    """A weight vector a class: it knows the classes of its support and no others.
+    """A weight vector per class: it knows the classes of its support and no others.
 
     `init` is where the weights start: the text embeddings (`zero-shot`), or `zero`.
     """

@@ -33,9 +33,9 @@ class Labelled:
 class History:
     """What happened in a fit; empty for a closed form that chose nothing."""
 
-    loss: list[float] = field(default_factory=list)  # mean over the support, an entry an epoch
-    validation: list[float] = field(default_factory=list)  # accuracy, an entry an epoch
-    validation_loss: list[float] = field(default_factory=list)  # mean cross-entropy, an entry an epoch
+    loss: list[float] = field(default_factory=list)  # mean over the support, an entry per epoch
+    validation: list[float] = field(default_factory=list)  # accuracy, an entry per epoch
+    validation_loss: list[float] = field(default_factory=list)  # mean cross-entropy, an entry per epoch
     best_epoch: int | None = None  # counted from 1; None where nothing was selected
     chosen: dict[str, float] = field(default_factory=dict)  # hyper-parameters chosen on validation rows
 

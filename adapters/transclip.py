@@ -25,7 +25,7 @@ from mma.adapters.base import Adapter, check_at_least, unit, zero_shot_logits
 
 ASSIGNMENT_STEPS = 5  # of z for one of mu and Sigma
 LIKELIHOOD_WEIGHT = 1 / 50
-MOST_CERTAIN = 8  # rows a class, of which its mean is made at the start
+MOST_CERTAIN = 8  # rows per class, of which its mean is made at the start
 
 
 class TransClip(Adapter):

@@ -2,9 +2,9 @@
 
 | | .npz, .safetensors | Parquet |
 |---|---|---|
-| images | `image_<split>` [N, V, D]; `label_`, `status_`, `path_<split>` [N]; | image-<split>.parquet, a row an image |
+| images | `image_<split>` [N, V, D]; `label_`, `status_`, `path_<split>` [N]; | image-<split>.parquet |
 |        | `content_<split>` [N, 32] where it is kept | |
-| texts | `text_<prompt set>` [C, P, D], `classnames` [C] | text-<prompt set>.parquet, a row a class and template |
+| texts | `text_<prompt set>` [C, P, D], `classnames` [C] | text-<prompt set>.parquet, class by class |
 | the rest | `mma`, JSON: header, failures, templates | the same in each file's schema metadata |
 
 safetensors holds no strings: there, paths and class names are JSON in the file's metadata.

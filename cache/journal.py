@@ -113,7 +113,7 @@ class Journal:
         self.entries[entry.unit] = entry
 
     def compact(self, units: Iterable[str]) -> None:
-        """Rewrite the journal with one line a unit, in the order of `units`, whatever order the work was done in."""
+        """Rewrite the journal with one line per unit, in the order of `units`, whatever order the work was done in."""
         entries = {unit: self.entries[unit] for unit in units}
         data = b"".join(entry.to_line() for entry in entries.values())
         if data != self.read():

@@ -8,7 +8,7 @@
       image/<split>/status              [N] uint8, see Status
       image/<split>/path                [N] string, where the row came from, relative to the data set's root
       image/<split>/content             [N, 32] uint8, SHA-256 of the row's encoded bytes as they were read; 0: unknown
-      text/<prompt set>/embedding       [C, P, D] float32, one row a class and template, not normalised; a class with
+      text/<prompt set>/embedding       [C, P, D] float32, one row per class and template, not normalised; a class with
                                         fewer sentences than others has rows of NaN at its end
 
 One chunk of `embedding`, `status` and `content` is one unit of work: a fixed number of rows, written once. Chunks are

@@ -94,3 +94,18 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_journeys_of_the_page_lead_through_functions_that_are_there() -> None:
+    import re
+
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    journeys = page.partition("## Three journeys")[2].partition("\n## ")[0]
+    stops = re.findall(r"^    (\S+)\s+(\S+\.py)\s", journeys, flags=re.MULTILINE)
+    assert len(stops) > 20
+    for name, file in stops:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        *owner, last = name.split(".")
+        inside = next((n for n in tree.body if isinstance(n, ast.ClassDef) and [n.name] == owner), tree)
+        defined = {n.name for n in inside.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert last in defined, f"{name} is not in {file}"

@@ -32,7 +32,7 @@ def known() -> list[str]:
 
 
 def cache_name(name: str, limit: int | None) -> str:
-    """What `find_dataset` will call a data set of which `limit` rows a split are taken, without opening it."""
+    """What `find_dataset` will call a data set of which `limit` rows per split are taken, without opening it."""
     if name not in known():
         name = dataset_name(Path(name.removeprefix("hf:")).expanduser())
     return name if limit is None else f"{name}-limit{limit}"

@@ -67,7 +67,7 @@ class Entry:
 
     @property
     def class_folders(self) -> bool:
-        """Whether the images lie in one folder a class, called as the class."""
+        """Whether the images lie in one folder per class, called as the class."""
         return self.reader in ("class-folders", "dtd", "food101", "sun397", "ucf101")
 
     @property

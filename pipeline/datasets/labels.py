@@ -12,7 +12,7 @@ from mma.pipeline.datasets.folder import clean_name, clean_names
 from mma.pipeline.errors import UsageError
 from mma.pipeline.regular_files import read_text
 
-NAMES_FILE = "classnames.txt"  # one name a line, in label order; lies beside a manifest or among shards
+NAMES_FILE = "classnames.txt"  # one name per line, in label order; lies beside a manifest or among shards
 
 
 def read_classes(

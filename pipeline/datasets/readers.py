@@ -124,7 +124,7 @@ def ucf101(place: Place) -> Splits:
 
 
 def class_folders(place: Place) -> Splits:
-    """One folder a class, below a folder a split; one split named "all" where the data set has none."""
+    """One folder per class, below one folder per split; one split named "all" where the data set has none."""
 
     def rows(folder: str) -> Rows:
         prefix = "" if folder == "." else f"{folder}/"

@@ -127,7 +127,7 @@ class Limited:
 
 
 def limit(dataset: Dataset, count: int | None) -> Dataset:
-    """At most `count` images a split, spread evenly over the classes; its cache is named after the limit."""
+    """At most `count` images per split, spread evenly over the classes; its cache is named after the limit."""
     if count is None:
         return dataset
     splits = {}
@@ -137,7 +137,7 @@ def limit(dataset: Dataset, count: int | None) -> Dataset:
             of_class = np.flatnonzero(split.labels == label)
             nth[of_class] = np.arange(len(of_class))
         splits[name] = Limited(split, np.sort(np.argsort(nth, kind="stable")[:count]))
-    note = f"limited to {count} images a split, spread over the classes"
+    note = f"limited to {count} images per split, spread over the classes"
     return replace(dataset, name=f"{dataset.name}-limit{count}", splits=splits, notes=(*dataset.notes, note))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-VALIDATION_SHOTS = 4  # rows a class at most
+VALIDATION_SHOTS = 4  # rows per class at most
 
 Rows = NDArray[np.int64]
 

@@ -1,6 +1,6 @@
 """Episodes: which rows are support, validation and test, and which classes are candidates, all fixed by a seed.
 
-- few-shot: all classes; K support rows a class from `train`.
+- few-shot: all classes; K support rows per class from `train`.
 - base-to-new (Zhou et al., CoCoOp, 2022): classes in label order, base = the first ceil(C/2); the support is of base
   classes, and base and new test rows each have only their own classes as candidates.
 
@@ -196,7 +196,7 @@ def _noisy(label: Rows, classes: Rows, share: float, seed: int) -> Rows:
 def _draw_validation(
     labels: Mapping[str, Labels], classnames: Sequence[str], classes: Rows, shots: int, seed: int
 ) -> Draw:
-    """min(K, 4) rows a class, from `val`, else from the train rows that the support leaves."""
+    """min(K, 4) rows per class, from `val`, else from the train rows that the support leaves."""
     count = min(shots, VALIDATION_SHOTS)
     split, skip = ("val", 0) if "val" in labels else ("train", shots)
     drawn = [labels[split].order(c, seed)[skip : skip + count] for c in classes]

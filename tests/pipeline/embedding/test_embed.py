@@ -360,7 +360,7 @@ def test_limit_takes_some_of_every_class_and_names_its_cache(
     cache = open_cache(path)
     assert cache.header.rows == {"train": 6, "val": 6, "test": 6}
     assert np.bincount(cache.split("train").label).tolist() == [2, 2, 2]
-    assert "limited to 6 images a split" in said
+    assert "limited to 6 images per split" in said
 
 
 def test_a_limit_above_the_rows_changes_none() -> None:

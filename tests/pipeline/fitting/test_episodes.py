@@ -18,7 +18,7 @@ def split_classes(count: int, protocol: BaseToNew) -> dict[str, Rows]:
 
 
 def labels_of(counts: dict[str, list[int]], failed: tuple[int, ...] = ()) -> dict[str, Labels]:
-    """Labels of splits with so many rows a class; `failed` are train rows without an embedding."""
+    """Labels of splits with so many rows per class; `failed` are train rows without an embedding."""
     found = {}
     for split, rows in counts.items():
         label = np.repeat(np.arange(len(rows), dtype=np.int32), rows)
