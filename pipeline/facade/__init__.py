@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from mma.adapters import Adapter, AdapterError
@@ -66,6 +67,8 @@ def embed(dataset: str | Path, *, progress: bool = False, **options: Any) -> Cac
     >>> mma.embed("shapes", model="tiny", cache=folder / "shapes.zarr", limit=480).header.dim
     64
     """
+    from pathlib import Path
+
     from mma.cache import open_cache
     from mma.pipeline.embedding.embed import EmbedSettings
     from mma.pipeline.embedding.embed import embed as run
