@@ -1,4 +1,4 @@
-"""Adapters: one method a file. They know torch, and no cache, no file and no data set."""
+"""Adapters: one method a file. They know torch, and no cache and no data set."""
 
 from mma.adapters.base import (
     Adapter,
@@ -12,6 +12,7 @@ from mma.adapters.base import (
     unit,
     zero_shot_logits,
 )
+from mma.adapters.from_file import reference, short_name
 from mma.adapters.options import Option, options_of
 from mma.adapters.registry import adapter_class, adapters, name_of
 from mma.adapters.storage import from_bytes, to_bytes
@@ -37,6 +38,8 @@ __all__ = [
     "name_of",
     "options_of",
     "predict",
+    "reference",
+    "short_name",
     "to_bytes",
     "unit",
     "zero_shot_logits",

@@ -1,5 +1,5 @@
 """Adapters by name. Adding one is a file in this folder and a line here; another package registers its own through the
-entry point group `mma.adapters` (name = "package.module:Class").
+entry point group `mma.adapters` (name = "package.module:Class"). One in a file of a user's own is FILE.py:CLASS.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mma.adapters.clap import ClassAdaptiveProbe
 from mma.adapters.clip_adapter import ClipAdapter
 from mma.adapters.cross_modal import CrossModalProbe
 from mma.adapters.dmn import DynamicMemory
+from mma.adapters.from_file import class_in_file, is_in_file, name_in_file, short_name
 from mma.adapters.gda import GaussianDiscriminant
 from mma.adapters.kron_ridge import KroneckerRidge
 from mma.adapters.linear_probe import LinearProbe
@@ -66,7 +67,11 @@ def adapters() -> dict[str, type[Adapter]]:
 
 
 def adapter_class(name: str) -> type[Adapter]:
-    """The adapter of that name, or AdapterError with the names there are, or with what is wrong with this one."""
+    """The adapter of that name, or the class of FILE.py:CLASS. Raises AdapterError with the names there are, or with
+    what is wrong with this one.
+    """
+    if is_in_file(name):
+        return _in_file(name)
     sound, broken = registered()
     if name in broken:
         raise AdapterError(f"the adapter {name!r} of another package cannot be used: {broken[name]}")
@@ -78,7 +83,9 @@ def adapter_class(name: str) -> type[Adapter]:
 
 
 def name_of(adapter: Adapter) -> str:
-    """The name an adapter is registered under. Raises AdapterError if it is not."""
+    """The name by which `adapter_class` finds an adapter's class. Raises AdapterError if it has none."""
+    if in_file := name_in_file(type(adapter)):
+        return in_file
     for name, kind in adapters().items():
         if kind is type(adapter):
             return name
@@ -86,8 +93,9 @@ def name_of(adapter: Adapter) -> str:
 
 
 def title(adapter: Adapter) -> str:
-    """What messages call an adapter: its registered name, or its class."""
-    return name_of(adapter) if type(adapter) in adapters().values() else type(adapter).__name__
+    """What messages call an adapter: its short name, or its class if it has none."""
+    known = type(adapter) in adapters().values() or name_in_file(type(adapter))
+    return short_name(name_of(adapter)) if known else type(adapter).__name__
 
 
 @cache
@@ -107,3 +115,14 @@ def registered() -> tuple[dict[str, type[Adapter]], dict[str, str]]:
         else:
             sound[entry.name] = kind
     return sound, broken
+
+
+def _in_file(name: str) -> type[Adapter]:
+    kind, short = class_in_file(name), short_name(name)
+    if short in registered()[0]:
+        raise AdapterError(f"{name} would be called {short}, a name that is taken: give the class another name")
+    try:
+        options_of(kind)
+    except Exception as error:
+        raise AdapterError(f"{name}: its options cannot be read ({type(error).__name__}: {error})") from error
+    return kind

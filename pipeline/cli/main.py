@@ -199,6 +199,8 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     if pivot and not json:
         tables.show_pivot(stdout(), ablated, pivot, metric)
     if ablated.failures:
+        if DEBUG in sys.argv:
+            print(ablated.failures[0].trace, file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -11,7 +11,7 @@ from typing import Protocol as Interface
 from rich.console import Console
 
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.factors import described, matches
+from mma.pipeline.fitting.factors import adapters_of, described, matches
 from mma.pipeline.fitting.grid import Outcome, Work
 from mma.pipeline.fitting.plan import Plan, add_grid
 from mma.pipeline.fitting.results import Failure, Grid, Result
@@ -40,7 +40,7 @@ def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> 
 
     Raises UsageError, CacheError or AdapterError, before any work, where a part of the grid cannot be done.
     """
-    wanted = described(settings.baseline)
+    wanted = described(settings.baseline, adapters_of(settings.factors))
     plan = Plan()
     for cache in settings.cache:
         add_grid(plan, cache, settings.factors, settings.device)

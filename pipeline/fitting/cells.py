@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from mma.adapters import Adapter, AdapterError, Recipe, adapter_class
+from mma.adapters import Adapter, AdapterError, Recipe, adapter_class, short_name
+from mma.adapters.blame import blaming
+from mma.adapters.from_file import text_of
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
@@ -43,7 +45,7 @@ class Setting:
     """All that decides a result but the seed."""
 
     data: Data  # where it is fitted
-    adapter: str
+    adapter: str  # as `adapter_class` takes it in any process: FILE.py:CLASS is absolute
     options: tuple[tuple[str, Any], ...]  # every hyper-parameter, sorted by name
     protocol: Protocol
     select: str
@@ -51,6 +53,11 @@ class Setting:
     targets: tuple[Data, ...] = ()  # other data it is scored on, where the protocol has such
     code: str | None = None  # digest of the source of an adapter that is not built in
     numerics: int = NUMERICS
+
+    @property
+    def name(self) -> str:
+        """What tables, records and folders call the adapter."""
+        return short_name(self.adapter)
 
     @cached_property
     def id(self) -> str:
@@ -61,8 +68,10 @@ class Setting:
         return digest(config)
 
     def config(self) -> dict[str, Any]:
-        """The setting as plain data."""
+        """The setting as plain data. Of an adapter in a file it has the class and the code, not where the file lies."""
         config = {**asdict(self), "options": dict(self.options), "protocol": self.protocol.config()}
+        if self.name != self.adapter:
+            config |= {"adapter": self.name, "class": self.adapter.rpartition(":")[2]}
         return {name: value for name, value in config.items() if name not in ("targets", "code") or value}
 
     @cached_property
@@ -118,13 +127,15 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
         raise UsageError(f"unknown select {choice.select!r}: {nearest(choice.select, SELECTIONS)}")
     _check_recipe(choice.recipe)
     kind, protocol = adapter_class(choice.adapter), choice.protocol
+    name = short_name(choice.adapter)
     try:
-        made = kind(**choice.options)
+        with blaming(kind):
+            made = kind(**choice.options)
     except AdapterError as error:
-        raise AdapterError(f"{choice.adapter}: {error}") from None
+        raise AdapterError(f"{name}: {error}") from error.__cause__
     if choice.select == "last" and made.open_options():
         names = ", ".join(made.open_options())
-        raise UsageError(f"{choice.adapter} chooses {names} on validation rows: give a value, or use `select=val`")
+        raise UsageError(f"{name} chooses {names} on validation rows: give a value, or use `select=val`")
     if not kind.few_shot:
         protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)
     return Setting(
@@ -145,7 +156,8 @@ def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Col
     """
     training = [name for name in (field.name for field in fields(Recipe)) if name in names]
     if training and not any(adapter_class(adapter).trains for adapter in adapters):
-        raise UsageError(f"{training[0]} is an option of training, and {', '.join(adapters)} has none")
+        names = ", ".join(map(short_name, adapters))
+        raise UsageError(f"{training[0]} is an option of training, and {names} has none")
     looked_at = {option for name in protocols for option in options_of(protocol_class(name))}
     for name in names:
         if name in OPTIONS and name not in looked_at:
@@ -162,6 +174,9 @@ def code_of(kind: type[Adapter]) -> str | None:
     """Digest of the module of an adapter that is not of this package: changed, its results are others."""
     if kind.__module__.startswith("mma.adapters."):
         return None
+    text = text_of(kind.__module__)
+    if text is not None:
+        return digest({"source": text})
     try:
         return digest({"source": inspect.getsource(sys.modules[kind.__module__])})
     except (OSError, TypeError):  # no source: a compiled module, or one typed in
@@ -180,7 +195,7 @@ def _flat(setting: Setting) -> Mapping[str, Any]:
     drawn = {name: getattr(protocol, name) for name in options_of(type(protocol)) if name not in support}
     recipe = {name: getattr(setting.recipe, name) for name in RECIPE} if setting.recipe else {}
     data = setting.data
-    head = {"dataset": data.dataset, "prompts": data.prompts, "reduce": data.reduce, "adapter": setting.adapter}
+    head = {"dataset": data.dataset, "prompts": data.prompts, "reduce": data.reduce, "adapter": setting.name}
     body = {"protocol": protocol.name, **drawn, "select": setting.select, **recipe}
     return {**head, **dict(setting.options), **body}
 

@@ -10,7 +10,7 @@ from decimal import Decimal, Overflow
 from pathlib import Path
 from typing import Any
 
-from mma.adapters import adapter_class, adapters, options_of
+from mma.adapters import adapter_class, adapters, options_of, reference, short_name
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Choice, Setting, check_of_use
 from mma.pipeline.fitting.protocols import OPTIONS, Protocol, make_protocol, protocol_class
@@ -57,6 +57,10 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
     the grid looks at; and a grid that is far too large.
     """
     named = adapters_of(factors)
+    short = list(map(short_name, named))
+    for name in short:
+        if short.count(name) > 1:
+            raise UsageError(f"{name} is the name of two classes in files: give one of them another")
     known = {SEED, *FACTORS} | {option.name for adapter in named for option in options_of(adapter_class(adapter))}
     for name, values in factors.items():
         if name not in known:
@@ -72,8 +76,8 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
 
 
 def adapters_of(factors: Factors) -> list[str]:
-    """Zero-shot first, then each adapter in the order given."""
-    named = FACTORS["adapter"].value(factors.get("adapter", ("mma",)))
+    """Zero-shot first, then each adapter in the order given; those in files by their absolute names."""
+    named = map(reference, FACTORS["adapter"].value(factors.get("adapter", ("mma",))))
     return list(dict.fromkeys(("zero-shot", *named)))
 
 
@@ -110,10 +114,13 @@ def values_of(name: str, factors: Factors) -> list[Any]:
     return list(dict.fromkeys(field.value(value) for value in values))
 
 
-def described(text: str) -> dict[str, str]:
-    """`mma lam=0.2 mask=cross` as {"adapter": "mma", "lam": "0.2", "mask": "cross"}. Raises UsageError."""
+def described(text: str, named: Iterable[str] = ()) -> dict[str, str]:
+    """`mma lam=0.2 mask=cross` as {"adapter": "mma", "lam": "0.2", "mask": "cross"}; of an adapter in a file, its short
+    name. Raises UsageError.
+    """
     adapter, *rest = text.split() or [""]
-    if adapter not in adapters():
+    adapter = short_name(adapter)
+    if adapter not in {*adapters(), *map(short_name, named)}:
         raise UsageError(f"the baseline {short(text)} names no adapter: write one, such as 'mma mask=cross'")
     wanted = {"adapter": adapter}
     for word in rest:

@@ -10,7 +10,7 @@ import time
 
 from rich.console import Console
 
-from mma.adapters import adapter_class, options_of
+from mma.adapters import adapter_class, options_of, short_name
 from mma.pipeline.errors import UsageError, WorkError, nearest
 from mma.pipeline.fitting.factors import adapters_of
 from mma.pipeline.fitting.plan import Plan, add_grid
@@ -40,7 +40,7 @@ def fit(settings: FitSettings, console: Console) -> Grid:
             have = sum(cell.id in runner.outcomes for cell in cells)
             if have:
                 where = setting_folder(settings.out, setting)
-                told = f"{setting.adapter}: {have} of {len(cells)} seeds are in {where} already (--force fits again)"
+                told = f"{setting.name}: {have} of {len(cells)} seeds are in {where} already (--force fits again)"
                 console.print(told, markup=False)
         todo = runner.todo
         if todo:
@@ -54,7 +54,9 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     failures = [outcome for outcome in runner.outcomes.values() if isinstance(outcome, Failure)]
     if failures:
         cell, more = failures[0].cell, f" (and {len(failures) - 1} more fits)" if len(failures) > 1 else ""
-        raise WorkError(f"{cell.setting.adapter}, seed {cell.seed}: {failures[0].reason}{more}; the others are kept")
+        error = WorkError(f"{cell.setting.name}, seed {cell.seed}: {failures[0].reason}{more}; the others are kept")
+        error.add_note(failures[0].trace)
+        raise error
     return plan.grid(results, {}, settings.out)
 
 
@@ -67,6 +69,5 @@ def _check_options(settings: FitSettings) -> None:
     own = [field.name for field in fields_of(FitSettings)]
     for name in settings.options:
         if name not in has:
-            raise UsageError(
-                f"{name} is an option of neither fit nor {', '.join(named)}: {nearest(name, sorted(has | {*own}))}"
-            )
+            known, adapters = nearest(name, sorted(has | {*own})), ", ".join(map(short_name, named))
+            raise UsageError(f"{name} is an option of neither fit nor {adapters}: {known}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import (
@@ -26,8 +27,10 @@ from typing import Any
 
 import torch
 
+from mma.adapters import AdapterError, adapter_class, reference
+from mma.adapters.blame import blamed
 from mma.pipeline.errors import UsageError, WorkError
-from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.cells import Cell, Setting, code_of
 from mma.pipeline.fitting.features import Address, Loader
 from mma.pipeline.fitting.results import Failure, Result
 from mma.pipeline.fitting.run import run_cell
@@ -101,9 +104,10 @@ def run_work(work: Work, loader: Loader | None = None) -> Outcome:
         for features, plan, address in zip(data, planned, work.addresses, strict=True):
             if features.data != plan:
                 raise WorkError(f"the cache at {address.cache} is another one than the grid was planned on")
+        _check_code(work.cell.setting)
         return run_cell(work.cell, data, keep_weights=work.keep_weights)
     except Exception as error:  # one cell's trouble stops no other
-        return Failure(work.cell, _reason(error))
+        return _failure(work.cell, error)
 
 
 _of_worker = Loader()
@@ -123,7 +127,7 @@ def _completed(pool: Executor, works: Sequence[Work], loader: Loader | None = No
                     "the scheduler is gone; what is recorded is kept: run the same command again"
                 ) from error
             except Exception as error:  # a cluster gave a cell up
-                outcome = Failure(futures[future].cell, _reason(error))
+                outcome = _failure(futures[future].cell, error)
             yield outcome
     finally:
         for future in futures:
@@ -172,5 +176,22 @@ def _cluster(scheduler: str, workers: int) -> Iterator[Any]:
         yield connected
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+def _check_code(setting: Setting) -> None:
+    """Refuse an adapter whose source is not what the grid was planned with. A worker may have run an older text of it.
+
+    Raises WorkError.
+    """
+    if code_of(adapter_class(setting.adapter)) != setting.code:
+        reference(setting.adapter)
+        if code_of(adapter_class(setting.adapter)) != setting.code:
+            raise WorkError(f"the source of {setting.adapter} is another one than the grid was planned with")
+
+
+def _failure(cell: Cell, error: Exception) -> Failure:
+    """A cell's error in one line, with the line of the adapter's author where it came from there; and its traceback."""
+    try:
+        where = blamed(error, adapter_class(cell.setting.adapter))
+    except AdapterError:  # the adapter itself cannot be loaded here
+        where = ""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}{where}"
+    return Failure(cell, reason, "".join(traceback.format_exception(error)))

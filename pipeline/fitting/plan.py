@@ -42,7 +42,8 @@ class Plan:
         for cell in cells:
             _check(cell, data)
         self.rows[setting], self.addresses[setting] = cells, tuple(addresses)
-        self.configs[setting] = {**setting.config(), **data[0].config(), "cache_path": caches[0]}
+        where = {"adapter_source": setting.adapter} if setting.name != setting.adapter else {}
+        self.configs[setting] = {**setting.config(), **data[0].config(), **where, "cache_path": caches[0]}
         self.failed_images |= {cache: of.images.failed for cache, of in zip(caches, data, strict=True)}
 
     @property

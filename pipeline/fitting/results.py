@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mma.adapters import Adapter, adapter_class, from_bytes
+from mma.adapters import Adapter, adapter_class, from_bytes, short_name
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting
 
@@ -43,6 +43,7 @@ class Failure:
 
     cell: Cell
     reason: str
+    trace: str = ""  # the traceback where it happened, which may be another process; not kept in the store
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class Grid:
 
     def __getitem__(self, adapter: str) -> Row:
         """The one row of an adapter. Raises UsageError where there is none, or are several."""
-        rows = [row for row in self.rows if row.setting.adapter == adapter]
+        rows = [row for row in self.rows if row.setting.name == short_name(adapter)]
         if len(rows) != 1:
-            names = ", ".join(dict.fromkeys(row.setting.adapter for row in self.rows))
+            names = ", ".join(dict.fromkeys(row.setting.name for row in self.rows))
             raise UsageError(f"{len(rows)} rows are of {adapter!r}: the adapters here are {names}; see .rows")
         return rows[0]
 
@@ -120,7 +121,7 @@ class Grid:
 
 def setting_folder(out: Path, setting: Setting) -> Path:
     """Where the files of a setting lie."""
-    return out / f"{setting.adapter}-{setting.id}"
+    return out / f"{setting.name}-{setting.id}"
 
 
 def weights_file(out: Path, cell: Cell) -> Path:

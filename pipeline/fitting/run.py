@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.adapters import Adapter, History, Labelled, Support, adapter_class, fit, predict, to_bytes, zero_shot_logits
+from mma.adapters.blame import blaming
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting
 from mma.pipeline.fitting.episodes import Draw, Episode, Test
@@ -31,12 +32,13 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
     """
     setting, features = cell.setting, data[0]
     kind, protocol = adapter_class(setting.adapter), setting.protocol
-    kind(**dict(setting.options)).check(features.dim, setting.recipe or kind.recipe)
+    with blaming(kind):
+        kind(**dict(setting.options)).check(features.dim, setting.recipe or kind.recipe)
     wanted = dict(setting.options).get("test_views")
     have = features.images.count_views("test") if protocol.test_noise == NO_NOISE else 1
     if wanted is not None and wanted > have:
         raise UsageError(
-            f"{setting.adapter}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
+            f"{setting.name}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
             f"mma embed --views {wanted} --view-splits test"
         )
     draw(cell, data)

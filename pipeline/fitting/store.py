@@ -100,7 +100,7 @@ class Store:
             "seed": cell.seed,
             "data": cell.setting.data.digest,
             "dataset": cell.setting.data.dataset,
-            "adapter": cell.setting.adapter,
+            "adapter": cell.setting.name,
             "config": json.dumps({**config, "seed": cell.seed}, sort_keys=True),
         }
         if isinstance(result, Failure):
@@ -155,7 +155,7 @@ class Store:
         options = json.dumps(dict(setting.options), sort_keys=True)
         return bool(
             self._db.execute(
-                older, (setting.data.dataset, setting.adapter, cell.seed, setting.numerics, options)
+                older, (setting.data.dataset, setting.name, cell.seed, setting.numerics, options)
             ).fetchone()
         )
 

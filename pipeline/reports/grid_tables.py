@@ -34,7 +34,8 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
         columns, metrics, main = _varying(rows, factors), rows[0].metrics, rows[0].setting.protocol.main
         held = _held(rows, factors, columns)
-        candidates = [row for row in rows if matches(row.setting, described(baseline))]
+        wanted = described(baseline, [row.setting.adapter for row in rows])
+        candidates = [row for row in rows if matches(row.setting, wanted)]
         best = _best(rows, metrics)
         table = Table(
             title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
@@ -44,7 +45,7 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         for metric in (*metrics, "difference", "seeds", "time"):
             table.add_column(metric, justify="right", no_wrap=True)
         for row in rows:
-            values = {**_columns(row), "adapter": marked(row.setting.adapter)}
+            values = {**_columns(row), "adapter": marked(row.setting)}
             texts = []
             for metric in metrics:
                 text = metric_text(row, metric)
@@ -73,8 +74,8 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) 
     names = _pair(pivot)
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in ablated.rows:
-        if all(name in row.setting.flat() for name in names) and row.setting.adapter != "zero-shot":
-            key = (row.cache, row.setting.adapter, row.setting.protocol.name)
+        if all(name in row.setting.flat() for name in names) and row.setting.name != "zero-shot":
+            key = (row.cache, row.setting.name, row.setting.protocol.name)
             groups.setdefault(key, []).append(row)
     if not groups:
         raise UsageError(f"--pivot {pivot!r}: no adapter of the grid has both factors")

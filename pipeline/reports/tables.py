@@ -69,7 +69,7 @@ def notes(grid: Grid) -> list[str]:
     rows, found = grid.rows, []
     if any(falls_back(row) for row in rows):
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
-    if any(_sees_test_rows(row.setting.adapter) for row in rows):
+    if any(_sees_test_rows(row.setting) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
@@ -87,16 +87,16 @@ def label(setting: Setting) -> str:
             for f in fields(own)
             if (value := getattr(setting.recipe, f.name)) != getattr(own, f.name)
         ]
-    return " ".join([marked(setting.adapter), *changed])
+    return " ".join([marked(setting), *changed])
 
 
-def marked(adapter: str) -> str:
-    """The adapter's name, with a dagger if it looks at unlabelled test rows."""
-    return adapter + TEST_TIME if _sees_test_rows(adapter) else adapter
+def marked(setting: Setting) -> str:
+    """What the adapter is called, with a dagger if it looks at unlabelled test rows."""
+    return setting.name + TEST_TIME if _sees_test_rows(setting) else setting.name
 
 
-def _sees_test_rows(adapter: str) -> bool:
-    kind = adapter_class(adapter)
+def _sees_test_rows(setting: Setting) -> bool:
+    kind = adapter_class(setting.adapter)
     return kind.transductive != "no" or kind.uses_views == "test"
 
 
