@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from mma.adapters.base import Adapter, AdapterError, Recipe, unit, zero_shot_logits
+from mma.adapters.blame import blamed
+from mma.adapters.from_file import name_in_file
 from mma.adapters.memory import stream_order
 from mma.adapters.options import Option, options_of
 from mma.adapters.registry import adapters, title
@@ -38,7 +40,9 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What only the author knows of a method. What is None is not checked."""
+    """What only the author knows of a method; an adapter may have it as its attribute `known`. What is None is not
+    checked.
+    """
 
     off: Mapping[str, Any] | None = None  # options that switch it off: zero-shot to the bit
     starts_off: Mapping[str, Any] | None = (
@@ -48,16 +52,16 @@ class Known:
     other: Mapping[str, Any] = field(default_factory=dict)  # a legal value of options whose type does not tell one
 
 
-def check_adapter(kind: type[Adapter], *, known: Known = Known(), **options: Any) -> None:
+def check_adapter(kind: type[Adapter], *, known: Known | None = None, **options: Any) -> None:
     """Raise AdapterError naming the first promise that `kind`, with these options, does not hold."""
     for check in checks(kind, known=known, **options):
         if not check.ok:
             raise AdapterError(f"{kind.__name__} breaks the promise {check.name!r}: {check.message}")
 
 
-def checks(kind: type[Adapter], *, known: Known = Known(), **options: Any) -> Iterator[Check]:
+def checks(kind: type[Adapter], *, known: Known | None = None, **options: Any) -> Iterator[Check]:
     """Every promise that concerns `kind`, made with `options` in place of its defaults, as it is checked."""
-    subject = Subject(kind, options, known)
+    subject = Subject(kind, options, known or getattr(kind, "known", Known()))
     for check in CHECKS:
         name = check.__name__.replace("_", " ")
         try:
@@ -66,7 +70,9 @@ def checks(kind: type[Adapter], *, known: Known = Known(), **options: Any) -> It
                     continue
         except Exception as error:  # whatever an adapter does wrong is the answer, not an accident
             message = " ".join(str(error).split())
-            yield Check(name, False, message if isinstance(error, Broken) else f"{type(error).__name__}: {message}")
+            if not isinstance(error, Broken):
+                message = f"{type(error).__name__}: {message}{blamed(error, kind)}"
+            yield Check(name, False, message)
         else:
             yield Check(name, True, "")
 
@@ -289,8 +295,8 @@ def another_seed_gives_other_weights_exactly_where_they_are_drawn(s: Subject) ->
 
 
 def a_saved_adapter_gives_the_same_logits_to_the_bit(s: Subject) -> None:
-    """Through `to_bytes` if it is registered, and else by what that does."""
-    if s.kind in adapters().values():
+    """Through `to_bytes` if it is registered or in a file, and else by what that does."""
+    if s.kind in adapters().values() or name_in_file(s.kind):
         loaded = from_bytes(to_bytes(s.usual))
     else:
         tensors = {key: value.contiguous() for key, value in s.usual.state_dict().items()}

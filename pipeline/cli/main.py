@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mma.pipeline.cli.adapters import adapters_app
 from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(adapters_app)
 app.add_typer(cache_app)
 app.add_typer(datasets_app)
 
@@ -212,22 +214,6 @@ def demo(
     from mma.pipeline.cli.demo import demo as run
 
     run(out, stdout(), stderr())
-
-
-@app.command()
-def adapters(
-    name: Annotated[str | None, typer.Argument(help="One of them, with its options.", show_default="all")] = None,
-    json: AsJson = False,
-) -> None:
-    """List the adapters; or one, with its source, what it does, and its options."""
-    from mma.pipeline.reports.adapters import adapters_json, show_adapter, show_adapters
-
-    if json:
-        print(adapters_json(name))
-    elif name is None:
-        show_adapters(stdout())
-    else:
-        show_adapter(stdout(), name)
 
 
 def main() -> None:
