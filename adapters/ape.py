@@ -9,7 +9,7 @@ logits = s x T' + alpha exp(-beta (1 - x' K'')) diag(exp(gamma d)) V,  d_i = log
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,13 @@ GRID = [0.1 + i * (7 - 0.1) / 10 for i in range(10)]  # published: 0.1 to 7, in 
 
 
 class AdaptivePriorRefinement(PerClassAdapter):
-    """`alpha`, `beta` as in Tip-Adapter, `gamma` the weight of surprising shots; what is open is chosen on validation.
+    """Tip-Adapter on the channels that tell the classes apart, with surprising shots counting more.
 
-    `share` of the channels is kept: published, 500 to 800 of 1024, and 400 on DTD (`published.py`). `similarity` is
-    the weight of the similarity between classes in their choice, and 1 - similarity that of the variance: published,
-    0.7 on ImageNet, and 0.1 to 0.9 elsewhere.
+    What is open is chosen on validation rows. Published: 500 to 800 of 1024 channels, 400 on DTD, and a similarity of
+    0.7 on ImageNet, 0.1 to 0.9 elsewhere (`published.py`).
     """
 
+    source = "APE, arXiv 2304.01195; code yangyangyang127/APE (training-free form)"
     trains = False
     uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": GRID, "beta": GRID, "gamma": [0.0, 0.2, 0.4, 0.6, 0.8]}
@@ -47,11 +47,11 @@ class AdaptivePriorRefinement(PerClassAdapter):
     def __init__(
         self,
         *,
-        alpha: float | None = None,
-        beta: float | None = None,
-        gamma: float | None = None,
-        share: float = 0.5,
-        similarity: float = 0.7,
+        alpha: Annotated[float | None, "weight of the shots beside zero-shot; 0 is zero-shot"] = None,
+        beta: Annotated[float | None, "sharpness: how fast a shot's say falls with distance"] = None,
+        gamma: Annotated[float | None, "how much more a shot counts that its text does not explain"] = None,
+        share: Annotated[float, "share of the channels that is kept, 0 to 1"] = 0.5,
+        similarity: Annotated[float, "weight of similarity when channels are chosen; the rest is variance"] = 0.7,
     ) -> None:
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):

@@ -97,11 +97,13 @@ class DefaultRecipe:
 class Adapter(nn.Module):
     """Unit image [B, D] and unit text [C, D] -> logits [B, C].
 
-    A subclass states its hyper-parameters as keyword-only arguments of `__init__`, with the published defaults, and
-    keeps each under its own name (`self.lam = lam`): the command line, the grid and the saved file are generated from
-    that signature. What it learns are parameters (by gradient steps) and buffers (all else).
+    A subclass states its hyper-parameters as keyword-only arguments of `__init__`, with the published defaults and a
+    line of help, `lam: Annotated[float, "weight, 0 to 1"] = 0.2`, and keeps each under its own name (`self.lam = lam`):
+    the command line, the grid and the saved file are generated from that signature. The first sentence of its docstring
+    says what it does. What it learns are parameters (by gradient steps) and buffers (all else).
     """
 
+    source: ClassVar[str] = ""  # one line: the paper, its arXiv id, the code
     trains: ClassVar[bool] = True  # False: closed form, `start` is the whole fit
     class_free: ClassVar[bool] = True  # whether it scores classes that had no shots
     few_shot: ClassVar[bool] = True  # whether it looks at shots; False: `start` is given a support without rows

@@ -61,7 +61,9 @@ def check_adapter(kind: type[Adapter], *, known: Known | None = None, **options:
 
 def checks(kind: type[Adapter], *, known: Known | None = None, **options: Any) -> Iterator[Check]:
     """Every promise that concerns `kind`, made with `options` in place of its defaults, as it is checked."""
-    subject = Subject(kind, options, known or getattr(kind, "known", Known()))
+    if known is None:
+        known = getattr(kind, "known", Known())
+    subject = Subject(kind, options, known)
     for check in CHECKS:
         name = check.__name__.replace("_", " ")
         try:
@@ -148,6 +150,17 @@ def options_survive_json_and_the_command_line(s: Subject) -> None:
             value = options[option.name]
             typed = "none" if value is None else str(value).lower()
             promise(option.parse(typed) == value, f"{option.name} = {value!r} cannot be typed")
+
+
+def what_it_does_and_its_source_and_every_option_are_told_in_a_line(s: Subject) -> Any:
+    """Of the adapters of this package; others may leave it."""
+    if not s.kind.__module__.startswith("mma.adapters."):
+        return NotImplemented
+    promise("__doc__" in vars(s.kind) and bool(s.kind.__doc__), "its class has no docstring")
+    promise(bool(s.kind.source) and "\n" not in s.kind.source, "it has no `source` of one line")
+    for option in options_of(s.kind):
+        promise(bool(option.help) and "\n" not in option.help, f"{option.name} has no line of help")
+    return None
 
 
 def what_is_chosen_on_validation_is_an_option_that_can_be_left_open(s: Subject) -> None:
@@ -542,6 +555,7 @@ def other_value(option: Option, given: Mapping[str, Any]) -> Any:
 
 CHECKS: tuple[Callable[[Subject], Any], ...] = (
     options_survive_json_and_the_command_line,
+    what_it_does_and_its_source_and_every_option_are_told_in_a_line,
     what_is_chosen_on_validation_is_an_option_that_can_be_left_open,
     no_views_of_test_images_are_offered_without_use,
     logits_are_finite_and_one_per_image_and_class,

@@ -11,7 +11,7 @@ put back: without it the rate of 0.1 and the penalty would both weigh 64 times a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,9 @@ TEXT_LENGTH = 8.0  # about that of CLIP's text embeddings (our setting: caches o
 
 
 class ClassAdaptiveProbe(PerClassAdapter):
-    """A probe that strays from a text embedding only as far as zero-shot was unsure of its class.
+    """A probe that strays from a text embedding only as far as zero-shot was unsure of its class."""
 
-    `penalty` multiplies every lam_k (published: 1).
-    """
-
+    source = "CLAP, arXiv 2312.12730; code jusiro/CLAP"
     uses_views = "train"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
@@ -49,7 +47,11 @@ class ClassAdaptiveProbe(PerClassAdapter):
     weight: nn.Parameter  # [C, D]
     confidence: Tensor  # [C] lam_k
 
-    def __init__(self, *, penalty: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        penalty: Annotated[float, "multiplies the pull of every class to its text; published: 1"] = 1.0,
+    ) -> None:
         super().__init__()
         check_at_least("penalty", penalty, 0)
         self.penalty = penalty

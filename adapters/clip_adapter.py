@@ -8,7 +8,7 @@ The released codes (gaopengcuhk/CLIP-Adapter, dqmis/clip-mma) adapt the image si
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -30,12 +30,9 @@ Side = Literal["image", "text", "both"]
 
 
 class ClipAdapter(Adapter):
-    """A bottleneck on the image side, the text side, or one on each.
+    """A bottleneck of two layers on the image side, the text side, or one on each, blended into the embedding."""
 
-    `ratio` is the weight of the adaptation, 0 to 1; `text_ratio` that of the text side (None: the same); the inner
-    dimension is D // `reduction`.
-    """
-
+    source = "CLIP-Adapter, arXiv 2110.04544; code gaopengcuhk/CLIP-Adapter"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
             Recipe("sgd", 2e-3, 5e-4, batch=32, epochs=200, patience=200, schedule="cosine", warmup=1),
@@ -51,7 +48,12 @@ class ClipAdapter(Adapter):
     text_bottleneck: nn.Sequential
 
     def __init__(
-        self, *, reduction: int = 4, ratio: float = 0.2, side: Side = "image", text_ratio: float | None = None
+        self,
+        *,
+        reduction: Annotated[int, "the inner dimension is D // reduction"] = 4,
+        ratio: Annotated[float, "weight of the adaptation, 0 (zero-shot) to 1"] = 0.2,
+        side: Annotated[Side, "which side is adapted"] = "image",
+        text_ratio: Annotated[float | None, "the text side's ratio; none: the same as ratio"] = None,
     ) -> None:
         super().__init__()
         check_at_least("reduction", reduction, 1)

@@ -11,7 +11,7 @@ which is what that draw is on average.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,13 @@ from mma.adapters.base import NamedRecipe, PerClassAdapter, Recipe, Shapes, Supp
 
 
 class CrossModalProbe(PerClassAdapter):
-    """A linear head over both modalities; `text_share` is the weight of the texts in the loss, 0 to 1.
+    """One weight vector per class, for which the class's text is one more training sample.
 
     The released code searches lr {1e-3, 1e-4}, decay {0, 1e-4, 1e-2} and batch {8, 32} over 12,800 steps, with a
     warm-up; the recipe takes one point of that grid, 100 epochs without a warm-up, and stops on validation.
     """
 
+    source = "Cross-modal adaptation, arXiv 2301.06267; code linzhiqiu/cross_modal_adaptation"
     uses_views = "train"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "validated": NamedRecipe(
@@ -36,7 +37,11 @@ class CrossModalProbe(PerClassAdapter):
     }
     weight: nn.Parameter  # [C, D]
 
-    def __init__(self, *, text_share: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        text_share: Annotated[float, "weight of the texts in the loss, 0 to 1"] = 0.5,
+    ) -> None:
         super().__init__()
         self.text_share = check_share("text_share", text_share)
 

@@ -10,6 +10,7 @@ own zero-shot class, which then holds the row itself: where a class has fewer ro
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,13 +20,13 @@ from mma.adapters.memory import Memory, confident_views, entropy_of, first_views
 
 
 class DynamicMemory(Adapter):
-    """Zero-shot that remembers: a row's logits depend on the rows before it, and on no label.
+    """Zero-shot that remembers the test stream: each class by all it has seen, read by similarity.
 
-    The published results choose `weight` on the test rows, among 0.001 to 1000; 1 is our setting. `test_views`: how
-    many vote on a row's class (None: as many as there are; published: 64). `shuffle`: rows come in a random order that
-    is always the same, as in the released code; false: as they stand.
+    A row's logits depend on the rows before it, and on no label. The published results choose `weight` on the test
+    rows, among 0.001 to 1000; 1 is our setting. The published number of views is 64. The released code shuffles.
     """
 
+    source = "DMN (zero-shot form), arXiv 2403.17589; code YBZh/DMN"
     trains = False
     few_shot = False
     seeded = False
@@ -35,11 +36,11 @@ class DynamicMemory(Adapter):
     def __init__(
         self,
         *,
-        weight: float = 1.0,
-        beta: float = 5.5,
-        slots: int = 50,
-        test_views: int | None = None,
-        shuffle: bool = True,
+        weight: Annotated[float, "weight of the memory beside zero-shot; 0 is zero-shot"] = 1.0,
+        beta: Annotated[float, "sharpness of reading the memory"] = 5.5,
+        slots: Annotated[int, "rows remembered per class, those of lowest entropy"] = 50,
+        test_views: Annotated[int | None, "views that vote on a row's class; none: as many as there are"] = None,
+        shuffle: Annotated[bool, "whether rows come in one fixed random order, or as they stand"] = True,
     ) -> None:
         super().__init__()
         check_at_least("weight", weight, 0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,13 @@ TEXT_SHOTS = 16  # how often a new class's text counts in its mean
 
 
 class GaussianDiscriminant(Adapter):
-    """One Gaussian a class with a shared covariance. `alpha` weighs it (None: chosen on validation rows).
+    """One Gaussian per class with a shared covariance, beside zero-shot.
 
-    A class of the support is known by its text embedding; any other is new, and made of its `neighbours` nearest shots.
-    Where a cache has views, all are shots. One shot a class and no views leave no covariance: zero-shot remains.
+    A class of the support is known by its text embedding; any other is new, and made of its nearest shots. Where a
+    cache has views, all are shots. One shot per class and no views leave no covariance: zero-shot remains.
     """
 
+    source = 'GDA, "A Hard-to-Beat Baseline", arXiv 2402.04087; code mrflogs/ICLR24'
     trains = False
     uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]}
@@ -38,7 +39,12 @@ class GaussianDiscriminant(Adapter):
     weight: Tensor  # [C, D]
     bias: Tensor  # [C]
 
-    def __init__(self, *, alpha: float | None = None, neighbours: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float | None, "weight beside zero-shot; none: chosen on validation rows"] = None,
+        neighbours: Annotated[int, "shots that a new class is made of"] = 64,
+    ) -> None:
         super().__init__()
         check_at_least("alpha", alpha, 0)
         check_at_least("neighbours", neighbours, 1)

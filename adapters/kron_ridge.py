@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,14 +62,13 @@ class Setting(NamedTuple):
 
 
 class KroneckerRidge(Adapter):
-    """`beta`: sharpness of the images' kernel (0: linear); `gamma`: of the texts' (0: linear); `delta`: how much a
-    class has of its own; `lam`: ridge penalty (infinity: zero-shot); `w`, `w_new`: weights beside zero-shot (0: it
-    alone), of the support's classes and of new ones.
+    """Kernel ridge regression on pairs of an image and a class, with zero-shot as its prior.
 
     What is None is chosen in `start` by leaving rows and classes of the support out: validation rows are not needed,
     and not looked at. Exact up to 1,024 shots, or with beta = 0; of more, 1,024 span the images' kernel (Nystrom).
     """
 
+    source = "Kronecker ridge, this project: docs/methods.md"
     trains = False
     classes: Tensor  # [C, D] the texts of the support
     points: Tensor  # [m, D] what images are compared with
@@ -80,12 +79,14 @@ class KroneckerRidge(Adapter):
     def __init__(
         self,
         *,
-        beta: float | None = None,
-        gamma: float = 0.0,
-        delta: float | None = None,
-        lam: float | None = None,
-        w: float | None = None,
-        w_new: float | None = None,
+        beta: Annotated[float | None, "sharpness of the images' kernel; 0: linear"] = None,
+        gamma: Annotated[float, "sharpness of the texts' kernel; 0: linear"] = 0.0,
+        delta: Annotated[
+            float | None, "how much a class has of its own, beside what it shares with its neighbours"
+        ] = None,
+        lam: Annotated[float | None, "ridge penalty; infinity: zero-shot"] = None,
+        w: Annotated[float | None, "weight beside zero-shot for classes with shots; 0: zero-shot"] = None,
+        w_new: Annotated[float | None, "the same for classes without shots"] = None,
     ) -> None:
         super().__init__()
         for name, value in (("beta", beta), ("gamma", gamma), ("delta", delta), ("w", w), ("w_new", w_new)):

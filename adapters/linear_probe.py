@@ -6,7 +6,7 @@ logits = logit_scale * x W', W [C, D] starting from the text embeddings (as in L
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ Init = Literal["zero-shot", "zero"]
 
 
 class LinearProbe(PerClassAdapter):
-    """A weight vector per class: it knows the classes of its support and no others.
+    """One weight vector per class on the image embedding: it knows the classes of its support and no others."""
 
-    `init` is where the weights start: the text embeddings (`zero-shot`), or `zero`.
-    """
-
+    source = "Linear probe, Radford et al. 2021, arXiv 2103.00020, section 3.2"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "validated": NamedRecipe(
             Recipe("adam", 1e-3, 0.0, patience=20, monitor="loss"),
@@ -30,7 +28,11 @@ class LinearProbe(PerClassAdapter):
     }
     weight: nn.Parameter  # [C, D]
 
-    def __init__(self, *, init: Init = "zero-shot") -> None:
+    def __init__(
+        self,
+        *,
+        init: Annotated[Init, "where the weights start: at the text embeddings, or at zero"] = "zero-shot",
+    ) -> None:
         super().__init__()
         check_choice("init", init, get_args(Init))
         self.init = init

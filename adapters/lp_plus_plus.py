@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,9 @@ Form = Literal["derived", "released"]
 
 
 class LinearProbePlusPlus(PerClassAdapter):
-    """A visual prototype and a text weight per class, by block coordinate descent. `form`: see above."""
+    """A visual prototype and a text weight per class, by block coordinate descent with step sizes from the data."""
 
+    source = "LP++, arXiv 2404.02285; code FereshteShakeri/FewShot-CLIP-Strong-Baseline"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
             Recipe("sgd", 1.0, 0.0, batch=1_000_000_000, epochs=300, patience=300),
@@ -53,7 +54,13 @@ class LinearProbePlusPlus(PerClassAdapter):
     bias: nn.Parameter  # [C], of the released form
     steps: Tensor  # [2] step sizes of w and of alpha
 
-    def __init__(self, *, form: Form = "derived") -> None:
+    def __init__(
+        self,
+        *,
+        form: Annotated[
+            Form, "the paper's derivation, or the released code, which differs: see docs/methods.md"
+        ] = "derived",
+    ) -> None:
         super().__init__()
         check_choice("form", form, get_args(Form))
         self.form = form

@@ -10,7 +10,7 @@ The released model lets its logit scale fall to 4.6052 (facts: `pipelines/train.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,9 @@ from mma.adapters.blocks import in_blocks
 
 
 class MultiModalMLP(Adapter):
-    """An image and a prompt, each adapted by what the pair says: the ablation of attention.
+    """An image and a prompt, each adapted by what the pair says: the ablation of attention."""
 
-    `lam` is the weight of the adaptation, 0 to 1; the hidden dimension is 2 D // `reduction`.
-    """
-
+    source = "MM-MLP, arXiv 2409.02958; code dqmis/clip-mma"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "validated": NamedRecipe(
             Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=20, monitor="loss"),
@@ -47,7 +45,12 @@ class MultiModalMLP(Adapter):
     image_mlp: nn.Sequential
     text_mlp: nn.Sequential
 
-    def __init__(self, *, lam: float = 0.2, reduction: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        lam: Annotated[float, "weight of the adaptation, 0 (zero-shot) to 1"] = 0.2,
+        reduction: Annotated[int, "the hidden dimension is 2 D // reduction"] = 32,
+    ) -> None:
         super().__init__()
         check_at_least("reduction", reduction, 1)
         self.lam = check_share("lam", lam)

@@ -47,7 +47,10 @@ class Tokens(NamedTuple):
 
 
 class MultiModalAdapter(PlainMultiModalAdapter):
-    """The options and weights of `PlainMultiModalAdapter`, and its logits without its memory."""
+    """One attention layer over the prompts and the image, whose output is blended into both.
+
+    The options and weights of `PlainMultiModalAdapter`, and its logits without its memory.
+    """
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of unit `image` [B, D] against unit `text` [C, D]."""

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mma.adapters.base import Adapter, AdapterError
 
@@ -20,6 +20,7 @@ class Option:
     choices: tuple[str, ...]  # of a Literal; empty otherwise
     optional: bool  # whether None is a value, written "none"
     default: Any
+    help: str = ""  # one line, where the author has written one
 
     def value(self, given: Any) -> Any:
         """The value of `given`: what a person typed, or a Python value, a whole number where a float is wanted too.
@@ -71,7 +72,7 @@ class Option:
 
 def options_of(adapter: type[Adapter]) -> list[Option]:
     """The hyper-parameters of an adapter, in the order of its constructor."""
-    hints = get_type_hints(adapter.__init__)
+    hints, annotated = get_type_hints(adapter.__init__), get_type_hints(adapter.__init__, include_extras=True)
     found = []
     for name, parameter in inspect.signature(adapter).parameters.items():
         kinds = [hints[name]]
@@ -80,5 +81,14 @@ def options_of(adapter: type[Adapter]) -> list[Option]:
         optional = NoneType in kinds
         (kind,) = (k for k in kinds if k is not NoneType)
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        found.append(Option(name, str if choices else kind, choices, optional, parameter.default))
+        help_text = _help(annotated[name])
+        found.append(Option(name, str if choices else kind, choices, optional, parameter.default, help_text))
     return found
+
+
+def _help(hint: Any) -> str:
+    """The text of Annotated[float, "text"], and of that | None."""
+    for each in (hint, *get_args(hint)):
+        if get_origin(each) is Annotated:
+            return next((word for word in get_args(each)[1:] if isinstance(word, str)), "")
+    return ""

@@ -28,7 +28,10 @@ from mma.adapters.plain.rada import PlainRAda
 
 
 class RAda(PlainRAda):
-    """The options, weights and numbers of `PlainRAda`, at less work."""
+    """A mask on the channels of f * h_k, from attention across the candidate classes.
+
+    The options, weights and numbers of `PlainRAda`, at less work.
+    """
 
     def masked(self, image: Tensor, text: Tensor, *, regularised: bool) -> tuple[Tensor, Tensor]:
         """Logits [B, C], and the distance of each image's mask from 1 [B] (0 unless `regularised`)."""

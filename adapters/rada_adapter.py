@@ -9,6 +9,8 @@ the method is RAda with a mean-square regulariser; it is left out here, so that 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
@@ -17,7 +19,9 @@ from mma.adapters.rada import RAda
 
 
 class RAdaAdapter(RAda):
-    """RAda on embeddings that a bottleneck of D // `reduction` adapts on each side; the other options are RAda's."""
+    """RAda on embeddings that a bottleneck adapts on each side."""
+
+    source = "RAda with an adapter, arXiv 2507.15480; code khufia/RAda, eft/trainers/clip_adapter.py"
 
     image_bottleneck: nn.Sequential
     text_bottleneck: nn.Sequential
@@ -25,12 +29,14 @@ class RAdaAdapter(RAda):
     def __init__(
         self,
         *,
-        queries: str = "image+text+rational",
-        heads: int = 8,
-        temperature: float = 1.0,
-        regulariser: Regulariser = "l2",
-        alpha: float = 0.1,
-        reduction: int = 4,
+        queries: Annotated[
+            str, "which are averaged, joined by +: any of image, text and rational"
+        ] = "image+text+rational",
+        heads: Annotated[int, "heads of attention; they share D"] = 8,
+        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
+        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "l2",
+        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
+        reduction: Annotated[int, "the bottleneck's inner dimension is D // reduction"] = 4,
     ) -> None:
         super().__init__(queries=queries, heads=heads, temperature=temperature, regulariser=regulariser, alpha=alpha)
         check_at_least("reduction", reduction, 1)

@@ -9,6 +9,8 @@ later ones do too, so attention is worked out once an image. Every image starts 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,11 +25,10 @@ BLOCK = 32  # images adapted together, each with its own Wo
 class RAdaTestTime(RAda):
     """RAda without shots, adapted to every test image by the entropy over its views.
 
-    It takes `steps` of `step_size`. `confident` is the share of views kept, `test_views` how many there must be (None:
-    as many as there are). With a single view the step lowers that view's entropy, which sharpens a prediction and
-    seldom changes it.
+    With a single view the step lowers that view's entropy, which sharpens a prediction and seldom changes it.
     """
 
+    source = "RAda at test time, arXiv 2507.15480, by the recipe of TPT, arXiv 2209.07511"
     trains = False
     few_shot = False
     uses_views = "test"
@@ -35,13 +36,15 @@ class RAdaTestTime(RAda):
     def __init__(
         self,
         *,
-        queries: str = "image+text+rational",
-        heads: int = 8,
-        temperature: float = 1.0,
-        step_size: float = 5e-3,
-        steps: int = 1,
-        confident: float = CONFIDENT,
-        test_views: int | None = None,
+        queries: Annotated[
+            str, "which are averaged, joined by +: any of image, text and rational"
+        ] = "image+text+rational",
+        heads: Annotated[int, "heads of attention; they share D"] = 8,
+        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
+        step_size: Annotated[float, "step size of AdamW"] = 5e-3,
+        steps: Annotated[int, "steps of AdamW for each image; 0: zero-shot"] = 1,
+        confident: Annotated[float, "share of the views kept, those of lowest entropy"] = CONFIDENT,
+        test_views: Annotated[int | None, "how many views there must be; none: as many as there are"] = None,
     ) -> None:
         super().__init__(queries=queries, heads=heads, temperature=temperature, alpha=0.0)
         check_at_least("step_size", step_size, 0)

@@ -6,7 +6,7 @@ t'_k = unit(t_k + alpha r_k)     logit_k = s <x, t'_k>     r = 0 at first
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from mma.adapters.base import NamedRecipe, PerClassAdapter, Recipe, Shapes, chec
 
 
 class TaskRes(PerClassAdapter):
-    """A prior-independent residual per class, scaled by `alpha` (published: 0.5; 1 on Flowers).
+    """A residual on each class's text embedding that knows nothing of the text.
 
-    The released code adds it to text embeddings that are not of unit length; here they are.
+    Published: alpha = 0.5, and 1 on Flowers. The released code adds it to text embeddings that are not of unit length;
+    here they are.
     """
 
+    source = "TaskRes, arXiv 2211.10277; code geekyutao/TaskRes"
     uses_views = "train"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
@@ -34,7 +36,11 @@ class TaskRes(PerClassAdapter):
     }
     residual: nn.Parameter  # [C, D]
 
-    def __init__(self, *, alpha: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, "scale of the residual; 0 is zero-shot"] = 0.5,
+    ) -> None:
         super().__init__()
         check_at_least("alpha", alpha, 0)
         self.alpha = alpha

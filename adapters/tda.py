@@ -10,6 +10,7 @@ With several views, x is the mean of the most certain ones, as released for Imag
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import Tensor
 
@@ -21,13 +22,14 @@ PLAUSIBLE = (0.03, 1.0)  # probabilities that its labels mark
 
 
 class TrainingFreeDynamicAdapter(Adapter):
-    """Zero-shot that remembers: a row's logits depend on the rows before it, and on no label.
+    """Zero-shot that remembers the test stream, by one cache of what a row is and one of what it is not.
 
-    Defaults are the released ones for ImageNet, but for `test_views`: 1, as on the other data sets (ImageNet: 64; None:
-    as many as there are). `shuffle`: rows come in a random order that is always the same, as in the released code;
-    false: as they stand (a test set stored class by class is another problem).
+    A row's logits depend on the rows before it, and on no label. Defaults are the released ones for ImageNet, but for
+    `test_views`: 1, as on the other data sets (ImageNet: 64). The released code shuffles; a test set stored class by
+    class is another problem.
     """
 
+    source = "TDA, arXiv 2403.18293; code kdiAAA/TDA"
     trains = False
     few_shot = False
     seeded = False
@@ -37,14 +39,14 @@ class TrainingFreeDynamicAdapter(Adapter):
     def __init__(
         self,
         *,
-        alpha: float = 2.0,
-        beta: float = 5.0,
-        slots: int = 3,
-        negative_alpha: float = 0.117,
-        negative_beta: float = 1.0,
-        negative_slots: int = 2,
-        test_views: int | None = 1,
-        shuffle: bool = True,
+        alpha: Annotated[float, "weight of the cache of what a row is"] = 2.0,
+        beta: Annotated[float, "sharpness of that cache"] = 5.0,
+        slots: Annotated[int, "rows per class of that cache"] = 3,
+        negative_alpha: Annotated[float, "weight of the cache of what a row is not"] = 0.117,
+        negative_beta: Annotated[float, "sharpness of that cache"] = 1.0,
+        negative_slots: Annotated[int, "rows per class of that cache"] = 2,
+        test_views: Annotated[int | None, "views of an image that are looked at; none: as many as there are"] = 1,
+        shuffle: Annotated[bool, "whether rows come in one fixed random order, or as they stand"] = True,
     ) -> None:
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta)):

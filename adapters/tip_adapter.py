@@ -8,7 +8,7 @@ Where a cache has views, a key is the unit mean of its shot's views (published: 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,24 @@ START_BETA = 1.0  # of Tip-Adapter-F; published for every data set
 
 
 class TipAdapter(PerClassAdapter):
-    """`alpha` weighs the cache and `beta` sharpens it; what is not given is chosen on validation rows."""
+    """A cache of the shots, read by similarity, beside zero-shot.
 
+    What is not given is chosen on validation rows.
+    """
+
+    source = "Tip-Adapter, arXiv 2207.09519; code gaopengcuhk/Tip-Adapter"
     trains = False
     uses_views = "train"
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": GRID, "beta": GRID}
     keys: Tensor  # [N, D]
     label: Tensor  # [N]
 
-    def __init__(self, *, alpha: float | None = None, beta: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float | None, "weight of the cache beside zero-shot; 0 is zero-shot"] = None,
+        beta: Annotated[float | None, "sharpness: how fast a shot's say falls with distance"] = None,
+    ) -> None:
         super().__init__()
         check_at_least("alpha", alpha, 0)
         check_at_least("beta", beta, 0)
@@ -90,6 +99,7 @@ class TipAdapterF(TipAdapter):
     released code keeps the epoch that is best on the test rows; here it is the best on validation.
     """
 
+    source = "Tip-Adapter-F, arXiv 2207.09519; code gaopengcuhk/Tip-Adapter"
     trains = True
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
@@ -99,7 +109,11 @@ class TipAdapterF(TipAdapter):
     }
 
     def __init__(
-        self, *, alpha: float | None = None, beta: float | None = None, start_alpha: float | None = None
+        self,
+        *,
+        alpha: Annotated[float | None, "weight of the cache beside zero-shot; 0 is zero-shot"] = None,
+        beta: Annotated[float | None, "sharpness: how fast a shot's say falls with distance"] = None,
+        start_alpha: Annotated[float | None, "alpha while training; none: what Tip-Adapter would choose"] = None,
     ) -> None:
         super().__init__(alpha=alpha, beta=beta)
         check_at_least("start_alpha", start_alpha, 0)

@@ -18,6 +18,8 @@ mu and Sigma, are our reading: other numbers move the accuracy by up to half a p
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -29,17 +31,24 @@ MOST_CERTAIN = 8  # rows per class, of which its mean is made at the start
 
 
 class TransClip(Adapter):
-    """Zero-shot on a whole test set: a row's logits depend on all rows, and on no label.
+    """Zero-shot on a whole test set at once: a mixture of Gaussians whose assignments agree with their neighbours'.
 
-    `lam` is the weight of the text (published: 1 without shots), `iterations` of mu and Sigma; 0 iterations: zero-shot.
+    A row's logits depend on all rows, and on no label.
     """
 
+    source = "TransCLIP (zero-shot form), arXiv 2406.01837; written from its equations"
     trains = False
     few_shot = False
     seeded = False
     transductive = "batch"
 
-    def __init__(self, *, lam: float = 1.0, neighbours: int = 3, iterations: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        lam: Annotated[float, "weight of the text; published: 1 without shots"] = 1.0,
+        neighbours: Annotated[int, "rows that each row should agree with"] = 3,
+        iterations: Annotated[int, "iterations of means and covariance; 0: zero-shot"] = 10,
+    ) -> None:
         super().__init__()
         check_at_least("lam", lam, 0)
         check_at_least("neighbours", neighbours, 0)

@@ -8,8 +8,9 @@ from mma.adapters.base import Adapter, zero_shot_logits
 
 
 class ZeroShot(Adapter):
-    """logits = logit_scale * cosine (Radford et al., 2021, section 3.1)."""
+    """CLIP without training: logit_scale times the cosine."""
 
+    source = "CLIP, Radford et al. 2021, arXiv 2103.00020, section 3.1"
     trains = False
     few_shot = False
     seeded = False

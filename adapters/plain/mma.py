@@ -10,7 +10,7 @@ and B C D. `mma.adapters.mma` gives the same logits from the same weights withou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,19 +35,16 @@ Mask = Literal["cross", "pair", "bias", "none", "within"]
 class PlainMultiModalAdapter(Adapter):
     """One attention layer over the prompts and the image, whose output is blended into both.
 
-    `lam` is the weight of the adaptation, 0 to 1, on both sides; `lam_text` and `lam_image` override it for one side
-    (None: the same as `lam`), and 0 leaves that side as it is. `mask` says who sees whom:
+    `mask` says who sees whom:
 
     - `cross`: a prompt sees the image only, the image sees the prompts only (the paper)
     - `pair`: as `cross`, for one prompt at a time: the logit of class k comes from the sequence [t_k; x]
     - `bias`: everyone sees everyone, +1 on the text-image scores (the released code)
     - `none`: everyone sees everyone
     - `within`: a prompt sees the prompts, the image sees itself
-
-    `width` is the attention's, shared by `heads`; `rank` the inner dimension of `down` (None: one linear layer);
-    `hidden` that of `up`.
     """
 
+    source = "Multi-Modal Adapter, arXiv 2409.02958; code dqmis/clip-mma"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "validated": NamedRecipe(
             Recipe("adam", 5e-3, 1e-4, batch=256, epochs=200, patience=20, monitor="loss"),
@@ -66,14 +63,14 @@ class PlainMultiModalAdapter(Adapter):
     def __init__(
         self,
         *,
-        lam: float = 0.2,
-        lam_text: float | None = None,
-        lam_image: float | None = None,
-        mask: Mask = "cross",
-        heads: int = 4,
-        rank: int | None = 32,
-        width: int = 128,
-        hidden: int = 32,
+        lam: Annotated[float, "weight of the adaptation on both sides, 0 (zero-shot) to 1"] = 0.2,
+        lam_text: Annotated[float | None, "the text side's; none: lam"] = None,
+        lam_image: Annotated[float | None, "the image side's; none: lam"] = None,
+        mask: Annotated[Mask, "who sees whom in attention"] = "cross",
+        heads: Annotated[int, "heads of attention; they share width"] = 4,
+        rank: Annotated[int | None, "inner dimension of the projection down; none: one linear layer"] = 32,
+        width: Annotated[int, "dimension of attention"] = 128,
+        hidden: Annotated[int, "inner dimension of the projection up"] = 32,
     ) -> None:
         super().__init__()
         check_choice("mask", mask, get_args(Mask))

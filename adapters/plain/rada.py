@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,12 @@ Regulariser = Literal["linf", "l2"]
 class PlainRAda(Adapter):
     """A mask on the channels of f * h_k, from attention across the candidate classes.
 
-    `queries` names those averaged, joined by +, any of image, text and rational. `temperature` divides the scores.
-    `regulariser` keeps the mask near 1 with weight `alpha`: its largest distance (`linf`) or mean square (`l2`).
-    The values of the learning rate, batch, epochs, alpha and temperature behind the published numbers are unknown:
-    those here are our setting. A class's logit depends on which other classes are candidates.
+    The regulariser keeps the mask near 1. The values of the learning rate, batch, epochs, alpha and temperature behind
+    the published numbers are unknown: those here are our setting. A class's logit depends on which other classes are
+    candidates.
     """
 
+    source = "RAda, arXiv 2507.15480; code khufia/RAda at 5d419c0"
     uses_views: ClassVar[Literal["no", "train", "test"]] = "train"  # the test-time form: "test"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "validated": NamedRecipe(
@@ -57,11 +57,13 @@ class PlainRAda(Adapter):
     def __init__(
         self,
         *,
-        queries: str = "image+text+rational",
-        heads: int = 8,
-        temperature: float = 1.0,
-        regulariser: Regulariser = "linf",
-        alpha: float = 0.1,
+        queries: Annotated[
+            str, "which are averaged, joined by +: any of image, text and rational"
+        ] = "image+text+rational",
+        heads: Annotated[int, "heads of attention; they share D"] = 8,
+        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
+        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "linf",
+        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
     ) -> None:
         super().__init__()
         named = queries.split("+")

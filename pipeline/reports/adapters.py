@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from mma.adapters import Adapter, adapter_class, options_of
+from mma.adapters import Adapter, adapter_class, options_of, short_name
 from mma.adapters import adapters as known
 
 
@@ -29,16 +30,17 @@ def show_adapters(console: Console) -> None:
 def show_adapter(console: Console, name: str) -> None:
     """One adapter: source, what it does, recipe, and options with their defaults. Raises AdapterError."""
     about = adapter_data(name)
-    lines = [name, f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
+    lines = [about["adapter"], f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
     lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
     if about["recipe"]:
         lines.append("  recipe     " + ", ".join(f"{key} {value}" for key, value in about["recipe"].items()))
     console.print("\n".join(lines), markup=False)
-    table = Table("option", "value", "default", box=None)
+    table = Table("option", "value", "default", "", box=None)
     for option in about["options"]:
         default = "none" if option["default"] is None else str(option["default"])
-        table.add_row(f"--{option['name'].replace('_', '-')}", option["value"], default)
-    console.print(table)
+        flag = f"--{option['name'].replace('_', '-')}"
+        table.add_row(*map(escape, (flag, option["value"], default, option["help"])))
+    console.print(table, soft_wrap=False)
 
 
 def adapters_json(name: str | None) -> str:
@@ -52,16 +54,22 @@ def adapter_data(name: str) -> Mapping[str, Any]:
     kind = adapter_class(name)
     module = inspect.getdoc(sys.modules[kind.__module__]) or ""
     return {
-        "adapter": name,
-        "does": (inspect.getdoc(kind) or "").partition("\n")[0],
-        "source": module.partition("\n")[0],
+        "adapter": short_name(name),
+        "does": _first_sentence(kind.__doc__ or ""),
+        "source": kind.source or module.partition("\n")[0],
         "kind": kind_of(kind),
         "class_free": kind.class_free,
         "recipe": asdict(kind.recipe) if kind.trains else {},
         "options": [
-            {"name": option.name, "value": option.meaning, "default": option.default} for option in options_of(kind)
+            {"name": option.name, "value": option.meaning, "default": option.default, "help": option.help}
+            for option in options_of(kind)
         ],
     }
+
+
+def _first_sentence(text: str) -> str:
+    words = " ".join(text.split())
+    return words.partition(". ")[0].removesuffix(".") + "." if words else ""
 
 
 def kind_of(kind: type[Adapter]) -> str:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -128,3 +128,24 @@ def test_the_meaning_says_what_may_be_given(name: str, meaning: str) -> None:
 @given(st.floats(allow_nan=False))
 def test_every_number_survives_being_typed(value: float) -> None:
     assert OPTIONS["share"].parse(str(value)) == value
+
+
+def test_help_stands_beside_an_option_and_may_be_left_out() -> None:
+    class Helped(Adapter):
+        def __init__(
+            self,
+            *,
+            lam: Annotated[float, "weight, 0 to 1"] = 0.2,
+            rank: Annotated[int, "inner dimension"] | None = None,
+            mask: Annotated[Literal["a", "b"], "who sees whom"] = "a",
+            plain: int = 3,
+        ) -> None:
+            super().__init__()
+
+    found = {option.name: (option.meaning, option.help) for option in options_of(Helped)}
+    assert found == {
+        "lam": ("float", "weight, 0 to 1"),
+        "rank": ("int|none", "inner dimension"),
+        "mask": ("a|b", "who sees whom"),
+        "plain": ("int", ""),
+    }

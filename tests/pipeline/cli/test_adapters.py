@@ -55,3 +55,16 @@ def test_a_broken_promise_is_told_with_the_line_and_ends_in_1(mma_here: Run, tmp
         " ".join(checked.stdout.split())
     )
     assert "promises are kept" in checked.stdout
+
+
+def test_one_adapter_is_shown_with_its_source_and_help_for_every_option(mma_here: Run) -> None:
+    shown = mma_here("adapters", "clip-adapter").stdout
+    assert "A bottleneck of two layers" in shown
+    assert "CLIP-Adapter, arXiv 2110.04544; code gaopengcuhk/CLIP-Adapter" in shown
+    assert " ".join(next(line for line in shown.splitlines() if "--ratio" in line).split()) == (
+        "--ratio float 0.2 weight of the adaptation, 0 (zero-shot) to 1"
+    )
+    for adapter in json.loads(mma_here("adapters", "--json").stdout):
+        assert adapter["does"].endswith(".")
+        assert adapter["source"]
+        assert all(option["help"] for option in adapter["options"]), adapter["adapter"]
