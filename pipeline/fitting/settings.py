@@ -128,7 +128,9 @@ class FitSettings:
 
     adapter: Annotated[
         tuple[str, ...],
-        Option("Which: `mma adapters` lists them. a,b,c, or repeated.", ADAPTER, split=True, factor=True),
+        Option(
+            "A name that `mma adapters` lists, or FILE.py:CLASS. a,b,c, or repeated.", ADAPTER, split=True, factor=True
+        ),
     ] = ("mma",)
     options: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, for the adapters that have them
 

@@ -1,8 +1,10 @@
-"""The example of docs/new-adapter.md, installed as another package would be, goes through the contract."""
+"""The example of docs/new-adapter.md goes through the contract, as a file and installed as another package would be."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +27,12 @@ from mma.adapters import (
 from mma.adapters.checks import check_adapter
 from mma.adapters.registry import BUILT_IN, registered
 
+from ..conftest import Run
 from .toy import toy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "new-adapter.md"
 EXAMPLE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0].splitlines()
 
 
 def install(folder: Path, module: str, code: str, entry: str) -> None:
@@ -53,6 +57,39 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_example_is_short() -> None:
     assert len(EXAMPLE.strip().splitlines()) <= 30
+
+
+@pytest.mark.slow
+def test_a_file_outside_the_repository_is_checked_fitted_swept_and_compared_by_the_commands_of_the_page(
+    mma: Run, small_cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prototypes.py").write_text(EXAMPLE)
+    (tmp_path / "cache").mkdir()
+    shutil.copytree(small_cache, tmp_path / "cache" / "dtd.zarr")
+    done = []
+    for command in COMMANDS:
+        first, *words = shlex.split(command)
+        assert first == "mma"
+        done.append(mma(*words, cwd=tmp_path))
+        assert done[-1].returncode == 0, done[-1].stderr
+    checked, fitted, swept, compared = (each.stdout for each in done)
+    assert "broken" not in checked
+    assert re.search(r"(\d+) of \1 promises are kept", checked)
+    assert re.search(r"prototypes share=0.5 +│ +\d", fitted)
+    assert [share for share in ("0", "0.5", "1") if re.search(rf"prototypes +│ +{share} +│ +\d", swept)] == [
+        "0",
+        "0.5",
+        "1",
+    ]
+    assert "4 done" in done[2].stderr  # zero-shot and share 0.5 are there from the fit
+    assert [name for name in ("zero-shot", "tip-adapter", "gda", "prototypes") if f"│ {name} " in compared] == [
+        "zero-shot",
+        "tip-adapter",
+        "gda",
+        "prototypes",
+    ]
+    assert "difference in H to gda" in compared
+    assert len(list((tmp_path / "runs").glob("prototypes-*/weights-*.safetensors"))) == 3
 
 
 def test_another_package_registers_the_example_by_an_entry_point(site: Path) -> None:
@@ -95,7 +132,7 @@ def test_a_name_that_is_taken_is_refused(site: Path) -> None:
     [
         ("import a_module_that_is_not_there", "No module named"),
         ("class Prototypes: pass", "unloadable:Prototypes is not a subclass of Adapter"),
-        (EXAMPLE.replace("share: float | None", "share: int | float"), "too many values"),
+        (EXAMPLE.replace("Annotated[float | None", "Annotated[int | float"), "too many values"),
     ],
 )
 def test_a_package_that_cannot_be_loaded_is_no_trouble_until_it_is_asked_for(
