@@ -64,6 +64,8 @@ class Field:
         listed = [given] if isinstance(given, str | os.PathLike | int | float) else list(given)
         if self.option.split:
             listed = [part.strip() for each in listed for part in str(each).split(",") if part.strip()]
+        if not listed and self.default != ():
+            raise UsageError(f"{self.name} has no values")
         if len(listed) > MOST_VALUES:
             raise UsageError(f"{self.name} has {len(listed):,} values; at most {MOST_VALUES:,} are taken")
         return tuple(self._one(each) for each in listed)
@@ -141,6 +143,20 @@ def settings_from(kind: type, given: Mapping[str, Any]) -> Any:
     if missing:
         raise UsageError(f"{missing[0]} is missing")
     return kind(**given)
+
+
+def default_text(field: Field) -> str:
+    """The default of an option as people are told it; empty where there is nothing to tell."""
+    default = field.default
+    if field.option.shown or default is MISSING or default is None or default == () or default is False:
+        return field.option.shown or ""
+    if default is True:
+        return "on"
+    if isinstance(default, int) and default >= 10_000:
+        return f"{default:,}"
+    if isinstance(default, float):
+        return f"{default:g}"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def groups(of: Iterable[Field]) -> dict[str, list[Field]]:

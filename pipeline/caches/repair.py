@@ -23,11 +23,10 @@ from mma.pipeline.embedding.header import (
     read_manifest,
     workers_of,
 )
-from mma.pipeline.embedding.images import MAX_PIXELS
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
-from mma.pipeline.embedding.settings import EmbedSettings
+from mma.pipeline.embedding.settings import MAX_PIXELS, EmbedSettings
 from mma.pipeline.errors import UsageError
 
 EVERY = 2**63  # failures allowed: those that were there before
@@ -151,10 +150,10 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
         precision=about.get("precision", "fp32"),
         dtype=header.dtype,
         views=about.get("views", 1),
-        view_splits=",".join(about.get("view_splits", ["train"])),
+        view_splits=tuple(about.get("view_splits", ["train"])),
         view_seed=about.get("view_seed") or 0,
-        image_noise=",".join(next(iter(noise.values()), [])),
-        noise_splits=",".join(noise) or "test",
+        image_noise=tuple(next(iter(noise.values()), [])),
+        noise_splits=tuple(noise) or ("test",),
         batch_size=header.batch,
         max_pixels=about.get("max_pixels", MAX_PIXELS),
         download=False,

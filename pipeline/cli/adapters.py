@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from mma.pipeline.cli.console import AsJson, stdout
+from mma.pipeline.cli.groups import Command, Group
 
 NAMED = "A name that `mma adapters` lists, or FILE.py:CLASS."
 
 
-class ShowByDefault(TyperGroup):
+class ShowByDefault(Group):
     """A group in which what is no command is the name of an adapter to show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -26,7 +26,7 @@ adapters_app = typer.Typer(
 )
 
 
-@adapters_app.command()
+@adapters_app.command(cls=Command)
 def show(
     name: Annotated[str | None, typer.Argument(help=NAMED, show_default="all")] = None,
     json: AsJson = False,
@@ -42,7 +42,7 @@ def show(
         show_adapter(stdout(), name)
 
 
-@adapters_app.command()
+@adapters_app.command(cls=Command)
 def check(name: Annotated[str, typer.Argument(help=NAMED)], json: AsJson = False) -> None:
     """Whether an adapter keeps every promise that fit, ablate and the saved file rely on; 1 where one is broken."""
     from mma.pipeline.reports.adapter_checks import adapter_checks, checks_json, show_checks

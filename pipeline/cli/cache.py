@@ -10,13 +10,17 @@ from typing import Annotated
 import typer
 
 from mma.pipeline.cli.console import AsJson, stderr, stdout
+from mma.pipeline.cli.groups import Command, Group
 
 cache_app = typer.Typer(
-    name="cache", help="Look at caches, check and mend them, exchange them with other programs.", no_args_is_help=True
+    name="cache",
+    cls=Group,
+    help="Look at caches, check and mend them, exchange them with other programs.",
+    no_args_is_help=True,
 )
 
 
-@cache_app.command("info")
+@cache_app.command(cls=Command, name="info")
 def cache_info(path: Annotated[str, typer.Argument(help="A cache, finished or not.")], json: AsJson = False) -> None:
     """What is in a cache, by which model, how complete, how large."""
     from mma.pipeline.caches.info import cache_info_json, show_cache_info
@@ -27,7 +31,7 @@ def cache_info(path: Annotated[str, typer.Argument(help="A cache, finished or no
         show_cache_info(path, stdout())
 
 
-@cache_app.command("verify")
+@cache_app.command(cls=Command, name="verify")
 def cache_verify(path: Annotated[str, typer.Argument(help="A cache: a path, or any fsspec URL.")]) -> None:
     """Read every file against its checksum, the journal and the schema. Exit code 1 where anything is wrong."""
     from mma.pipeline.caches.check import verify_cache
@@ -36,7 +40,7 @@ def cache_verify(path: Annotated[str, typer.Argument(help="A cache: a path, or a
         raise typer.Exit(1)
 
 
-@cache_app.command("repair")
+@cache_app.command(cls=Command, name="repair")
 def cache_repair(
     path: Annotated[Path, typer.Argument(help="A cache on this machine.")],
     copy: Annotated[Path | None, typer.Option("--from", help="Another copy of the same cache, to take from.")] = None,
@@ -65,7 +69,7 @@ def cache_repair(
     stdout().print(f"{path}: {done}" if mended.faults or mended.to_compute else f"{path}: nothing is wrong")
 
 
-@cache_app.command("diff")
+@cache_app.command(cls=Command, name="diff")
 def cache_diff(
     a: Annotated[str, typer.Argument(help="A cache.")],
     b: Annotated[str, typer.Argument(help="Another.")],
@@ -78,7 +82,7 @@ def cache_diff(
         raise typer.Exit(1)
 
 
-@cache_app.command("export")
+@cache_app.command(cls=Command, name="export")
 def cache_export(
     path: Annotated[str, typer.Argument(help="A finished cache.")],
     out: Annotated[Path, typer.Option(help="NAME.npz, NAME.safetensors, or NAME.parquet (a folder).")],
@@ -90,7 +94,7 @@ def cache_export(
         stderr().print(f"{export_cache(path, out)} is written")
 
 
-@cache_app.command("import")
+@cache_app.command(cls=Command, name="import")
 def cache_import(
     out: Annotated[Path, typer.Option(help="The cache to write.")],
     npz: Annotated[Path | None, typer.Option(help="image_<split>, label_<split>, text, classnames.")] = None,

@@ -9,9 +9,10 @@ from dataclasses import MISSING
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from mma.pipeline.errors import UsageError
-from mma.pipeline.options import Field, fields_of
+from mma.pipeline.options import Field, default_text, fields_of, groups
 
 
 def parameters_of(settings: type) -> list[inspect.Parameter]:
@@ -79,42 +80,42 @@ def extra_options(arguments: Sequence[str], settings: type) -> dict[str, str]:
     return found
 
 
+def options_table(settings: type) -> str:
+    """The options of a settings class as a Markdown table, for the docs."""
+    lines = ["| option | what it is | default |", "|---|---|---|"]
+    for group, of in groups(fields_of(settings)).items():
+        lines.append(f"| **{group}** | | |")
+        for field in of:
+            words = "\\|".join(field.option.choices)
+            named = f"`--{field.name.replace('_', '-')}{' ' + words if words else ''}`"
+            lines.append(f"| {named} | {field.option.help} | {default_text(field)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _parameter(field: Field) -> inspect.Parameter:
     option, flag = field.option, f"--{field.name.replace('_', '-')}"
     if field.kind is bool:
         words = (flag,) if field.default is False else (f"{flag}/--no-{flag[2:]}",)
-        kind: Any = bool
-        default: Any = field.default
-        shown: Any = False
+        kind: Any = bool | None
     else:
         words = (flag,)
         kind = list[str] if field.several and not option.read else str  # values are read in one place: options.py
-        required = field.default is MISSING
-        default, shown = _default(field)
-        kind = kind if required else kind | None
+        kind = kind if field.default is MISSING else kind | None
+    told = default_text(field)
     info = typer.Option(
         *words,
-        help=option.help,
+        help=escape(f"{option.help} Default: {told}." if told else option.help),
         rich_help_panel=option.group,
-        show_default=shown,
-        metavar=None if field.kind is bool else _metavar(field),
+        show_default=False,
+        metavar=_metavar(field),
     )
-    annotation = Annotated[kind, info]
-    standing = inspect.Parameter.empty if default is ... else default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=standing, annotation=annotation)
-
-
-def _default(field: Field) -> tuple[Any, str | bool]:
-    """What typer has for a default, as text, and how it is shown."""
-    if field.default is MISSING:
-        return ..., False
-    if field.option.shown or field.default is None:
-        return None, field.option.shown or False
-    several = isinstance(field.default, tuple)
-    return [str(each) for each in field.default] if several else str(field.default), True
+    standing = inspect.Parameter.empty if field.default is MISSING else None
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=standing, annotation=Annotated[kind, info]
+    )
 
 
 def _metavar(field: Field) -> str:
     if field.option.choices:
         return "|".join(field.option.choices)
-    return {int: "INTEGER", float: "NUMBER"}.get(field.kind, "TEXT" if field.kind is str else "PATH")
+    return {bool: "", int: "INT", float: "FLOAT", str: "TEXT"}.get(field.kind, "PATH")

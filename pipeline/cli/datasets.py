@@ -9,11 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from mma.pipeline.cli.console import AsJson, stdout
+from mma.pipeline.cli.groups import Command, Group
 
 SHORT = 20  # letters; longer ways to get a data set are told by `check`
 
 datasets_app = typer.Typer(
-    name="datasets", help="Which data sets are known, and whether one is complete.", invoke_without_command=True
+    name="datasets",
+    cls=Group,
+    help="Which data sets are known, and whether one is complete.",
+    invoke_without_command=True,
 )
 
 
@@ -37,7 +41,7 @@ def datasets(context: typer.Context, json: AsJson = False) -> None:
     stdout().print("One's own: a folder of images, a .csv/.jsonl/.parquet manifest, .tar shards, hf:NAME.")
 
 
-@datasets_app.command("check")
+@datasets_app.command(cls=Command, name="check")
 def check(
     name: Annotated[str, typer.Argument(help="A known data set, or one's own: a folder, a manifest, shards.")],
     root: Annotated[

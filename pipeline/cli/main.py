@@ -17,10 +17,13 @@ from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
+from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
 app = typer.Typer(
     name="mma",
+    cls=Group,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -32,8 +35,6 @@ app.add_typer(datasets_app)
 
 DEBUG = "--debug"
 INTERRUPTED = 130
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 def _option(name: str, kind: Any, help_text: str, **more: Any) -> inspect.Parameter:
@@ -70,94 +71,16 @@ def top(
     """Adapt CLIP to a task from cached embeddings: `mma embed` once, then `mma fit` in seconds."""
 
 
-@app.command()
-def embed(
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="A name that `mma datasets` lists; or a folder, a manifest, .tar shards, hf:NAME."),
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where to write.", show_default="cache/<name>.zarr")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="An open_clip model, local-dir:FOLDER, or tiny.", show_default="ViT-B-16")
-    ] = None,
-    pretrained: Annotated[str, typer.Option(help="An open_clip tag, or a checkpoint file.")] = "openai",
-    quick_gelu: Annotated[
-        bool | None, typer.Option(help="Activation of a checkpoint file.", show_default="the model's, or the tag's")
-    ] = None,
-    templates: Annotated[
-        list[str] | None, typer.Option(help="'a photo of a {}.', or a file with one a line; may be repeated.")
-    ] = None,
-    prompts: Annotated[
-        str,
-        typer.Option(help="Prompt sets: default, photo, simple, ensemble, typo10, NAME=FILE; several with commas."),
-    ] = "default",
-    root: Annotated[
-        Path | None,
-        typer.Option(help="The folder below which data sets, or a manifest's paths, lie.", show_default="data"),
-    ] = None,
-    download: Annotated[bool, typer.Option(help="Fetch a published data set that is not there.")] = True,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="Add prompt sets to a cache that is there; images are not needed.")
-    ] = False,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="Of the towers: fp32, fp16 or bf16.")] = "fp32",
-    dtype: Annotated[str, typer.Option(help="Of stored image embeddings: float16 or float32.")] = "float16",
-    views: Annotated[int, typer.Option(help="Of an image: the model's own, and random crops and flips.")] = 1,
-    view_splits: Annotated[str, typer.Option(help="Which splits have several views.")] = "train",
-    view_seed: Annotated[int, typer.Option(help="Draws the crops, flips and grain.")] = 0,
-    image_noise: Annotated[
-        str, typer.Option(help="More views, with noise: gaussian0.1,blur2,jpeg10.", show_default="none")
-    ] = "",
-    noise_splits: Annotated[str, typer.Option(help="Which splits have noisy views.")] = "test",
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images the model sees at once.", show_default="64, 256 on CUDA")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one a core")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many images a split, to try it out.")] = None,
-    split_seed: Annotated[int, typer.Option(help="Draws the splits of a folder that has none.")] = 0,
-    max_pixels: Annotated[int, typer.Option(help="Larger images are refused before decoding.")] = 89_478_485,
-    max_failures: Annotated[str, typer.Option(help="End when more images fail: a count, or a percentage.")] = "50%",
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Read images that are links out of the data set's folder.")
-    ] = False,
-    update: Annotated[bool, typer.Option("--update", help="Embed anew the images that have changed.")] = False,
-) -> None:
+@app.command(cls=Command)
+@takes(EmbedSettings)
+def embed(context: typer.Context, **given: Any) -> None:
     """Stage one: run a frozen CLIP over a data set, once. Interrupted, the same command continues."""
-    from mma.pipeline.embedding.embed import EmbedSettings
     from mma.pipeline.embedding.embed import embed as run
 
-    settings = EmbedSettings(
-        dataset=dataset,
-        cache=cache,
-        root=root,
-        download=download,
-        model=model,
-        pretrained=pretrained,
-        quick_gelu=quick_gelu,
-        prompts=prompts,
-        templates=templates or (),
-        text_only=text_only,
-        device=device,
-        precision=precision,
-        dtype=dtype,
-        views=views,
-        view_splits=view_splits,
-        view_seed=view_seed,
-        image_noise=image_noise,
-        noise_splits=noise_splits,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        split_seed=split_seed,
-        max_pixels=max_pixels,
-        max_failures=max_failures,
-        follow_links=follow_links,
-        update=update,
-    )
-    run(settings, stderr())
+    run(chosen(EmbedSettings, given), stderr())
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @takes(FitSettings, extra=[AS_JSON])
 def fit(context: typer.Context, json: bool, **given: Any) -> None:
     """Stage two: fit adapters on a cache, in seconds, and print base, new and H (or accuracy).
@@ -176,7 +99,7 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
         stderr().print(f"Weights and predictions of every seed: {settings.out}/<adapter>-<id>/", markup=False)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, METRIC, EXPORT, AS_JSON])
 def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     """A grid over anything fit takes: lam=0,0.1,0.2 mask=cross,pair adapter=mma,clip-adapter seed=0:5"""
@@ -206,7 +129,7 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the cache and the runs.")] = Path("mma-demo"),
 ) -> None:
@@ -221,7 +144,7 @@ def main() -> None:
     debug = DEBUG in sys.argv
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="mma", standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -234,7 +157,8 @@ def main() -> None:
 def _explain(error: Exception) -> int:
     """Print an error in one line, and return the exit code."""
     if hasattr(error, "format_message"):  # a word the command line does not know
-        print(f"mma: {error.format_message()}", file=sys.stderr)
+        if message := error.format_message():  # none where the help has been printed
+            print(f"mma: {message}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):  # an error of this package

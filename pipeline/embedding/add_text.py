@@ -11,12 +11,13 @@ from rich.console import Console
 
 from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_if_locked
 from mma.pipeline.datasets import entries
+from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.header import load_model
 from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
-from mma.pipeline.embedding.settings import EmbedSettings, cache_path, check_settings
+from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.errors import UsageError
 
 TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of the fingerprint: what decides a text

@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from mma.pipeline.device import pick_device
+from mma.pipeline.embedding.settings import PRECISIONS
 from mma.pipeline.embedding.tiny import TINY
 from mma.pipeline.errors import UsageError, WorkError, nearest
 from mma.pipeline.regular_files import open_regular, read_json
 
-PRECISIONS = ("fp32", "fp16", "bf16")
 LOCAL = "local-dir:"
 
 

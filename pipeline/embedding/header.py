@@ -7,12 +7,13 @@ import os
 
 from mma.cache import Header, ManifestSplit
 from mma.pipeline.datasets import Dataset
+from mma.pipeline.embedding.checks import noise_of
 from mma.pipeline.embedding.chunk import rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip, load_clip
 from mma.pipeline.embedding.encode import Encoding
 from mma.pipeline.embedding.image_noise import read_noise
 from mma.pipeline.embedding.images import DECODER
-from mma.pipeline.embedding.settings import MODEL, EmbedSettings, noise_of, split_names
+from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
 from mma.pipeline.embedding.views import CROP_AND_FLIP, Views, crop_and_flip
 from mma.pipeline.errors import UsageError
 
@@ -22,7 +23,7 @@ BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
 def load_model(settings: EmbedSettings) -> FrozenClip:
     """The model that the settings name."""
     return load_clip(
-        settings.model or MODEL,
+        settings.model or USUAL_MODEL,
         settings.pretrained,
         device=settings.device,
         precision=settings.precision,
@@ -51,7 +52,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
     """What the cache of a data set under a model is to be. Raises UsageError for views of splits that are not there."""
     batch = settings.batch_size or BATCH[clip.device.type]
     several = settings.views > 1
-    viewed = split_names("--view-splits", settings.view_splits)
+    viewed = list(dict.fromkeys(settings.view_splits))
     if several and not any(split in dataset.splits for split in viewed):
         raise UsageError(f"--views {settings.views}: {dataset.name} has no {' or '.join(viewed)} split (--view-splits)")
     noise = noise_of(settings, list(dataset.splits))
@@ -74,7 +75,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         "root": str(settings.root) if settings.root else None,
         "split_seed": settings.split_seed,
         "limit": settings.limit,
-        "model": settings.model or MODEL,
+        "model": settings.model or USUAL_MODEL,
         "pretrained": settings.pretrained,
         "follow_links": settings.follow_links,
     }
@@ -104,7 +105,7 @@ def make_encoding(clip: FrozenClip, settings: EmbedSettings, header: Header) -> 
         views=Views(
             clip.preprocess,
             [crop_and_flip(side)] * (settings.views - 1),
-            splits=split_names("--view-splits", settings.view_splits),
+            splits=settings.view_splits,
             seed=settings.view_seed,
             noise=noise,
         ),

@@ -24,8 +24,8 @@ from PIL import Image, ImageOps
 
 from mma.cache import Status
 from mma.pipeline.datasets.base import Pixels
+from mma.pipeline.embedding.settings import MAX_PIXELS
 
-MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte as RGB
 LARGE = 16_000_000  # pixels
 ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever --max-pixels says
 BYTES_A_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)

@@ -12,13 +12,14 @@ from rich.console import Console
 from mma.cache import CacheWriter, Chunk, Header, open_cache, refuse_if_locked
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.changes import Changes, find_changes
+from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import load_model, make_encoding, make_header, workers_of
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
-from mma.pipeline.embedding.settings import EmbedSettings, cache_path, check_settings, failure_limit
+from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
 from mma.pipeline.errors import UsageError
 
 PROBE = 16  # images timed, for the estimate

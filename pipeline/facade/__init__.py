@@ -74,8 +74,6 @@ def embed(dataset: str | Path, *, progress: bool = False, **options: Any) -> Cac
     from mma.pipeline.embedding.embed import embed as run
     from mma.pipeline.options import settings_from
 
-    if "cache" in options:
-        options["cache"] = Path(options["cache"])
     return open_cache(run(settings_from(EmbedSettings, {"dataset": str(dataset), **options}), _console(progress)))
 
 

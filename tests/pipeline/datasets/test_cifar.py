@@ -66,7 +66,9 @@ def test_batches_are_read_in_order_with_clean_names(name: str, tmp_path: Path, m
 def test_batches_become_a_cache_and_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_batches(tmp_path, "cifar10", monkeypatch)
     quiet = Console(file=io.StringIO())
-    path = embed(EmbedSettings("cifar10", tmp_path / "c.zarr", tmp_path, model="tiny", device="cpu"), quiet)
+    path = embed(
+        EmbedSettings(dataset="cifar10", cache=tmp_path / "c.zarr", root=tmp_path, model="tiny", device="cpu"), quiet
+    )
     fitted = fit(
         FitSettings(cache=(str(path),), adapter="zero-shot", protocol="few-shot", seeds=1, out=tmp_path), quiet
     )

@@ -54,7 +54,7 @@ def fit_once(cache: Path, out: Path) -> None:
 @pytest.mark.slow
 def test_a_published_data_set_becomes_a_cache_and_a_table(name: str, layout: str, tree: Tree, tmp_path: Path) -> None:
     root, expected = tree(name, layout)
-    path = embed(EmbedSettings(name, tmp_path / "c.zarr", root, model="tiny", device="cpu"), QUIET)
+    path = embed(EmbedSettings(dataset=name, cache=tmp_path / "c.zarr", root=root, model="tiny", device="cpu"), QUIET)
     cache = open_cache(path)
     assert tuple(cache.header.classnames) == entries()[name].classnames
     assert sum(cache.header.rows.values()) == sum(map(len, expected.values()))
@@ -85,7 +85,9 @@ def test_manifest_and_shards_of_the_same_photos_give_the_same_embeddings(tmp_pat
                 tar.addfile(info, io.BytesIO(data))
     caches = []
     for source in ("photos.csv", "photos.tar"):
-        settings = EmbedSettings(str(tmp_path / source), tmp_path / f"{source}.zarr", model="tiny", device="cpu")
+        settings = EmbedSettings(
+            dataset=str(tmp_path / source), cache=tmp_path / f"{source}.zarr", model="tiny", device="cpu"
+        )
         caches.append(open_cache(embed(settings, QUIET)))
     assert caches[0].header.classnames == caches[1].header.classnames == ["blue star", "green ring", "red circle"]
     for split in ("train", "val", "test"):
@@ -104,7 +106,7 @@ def test_several_prompt_sets_lie_in_one_cache_and_more_can_be_added(tmp_path: Pa
 
     def run(prompts: str) -> Path:
         settings = EmbedSettings(
-            str(tmp_path / "photos"), tmp_path / "c.zarr", model="tiny", device="cpu", prompts=prompts
+            dataset=str(tmp_path / "photos"), cache=tmp_path / "c.zarr", model="tiny", device="cpu", prompts=prompts
         )
         return embed(settings, QUIET)
 

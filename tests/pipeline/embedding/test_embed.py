@@ -24,7 +24,7 @@ from mma.pipeline.embedding.clip import load_clip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.images import decode
 from mma.pipeline.embedding.rows import limit
-from mma.pipeline.embedding.settings import failure_limit
+from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
 from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import UsageError, WorkError
 
@@ -237,7 +237,7 @@ def test_too_many_failures_end_the_run_and_what_is_done_is_kept(
 @pytest.mark.parametrize("text", ["-1", "ten", "101%", "5%%", "", "nan%", "1.5"])
 def test_a_limit_of_failures_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="neither a count nor a percentage"):
-        failure_limit(text, 100)
+        EmbedSettings(max_failures=text)
 
 
 def test_a_limit_of_failures_is_a_count_or_a_share() -> None:

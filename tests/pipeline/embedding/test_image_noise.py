@@ -75,7 +75,9 @@ def test_a_wrong_noise_is_refused_in_one_line(word: str, says: str) -> None:
 
 
 def embedded(folder: Path, name: str, **settings: object) -> Cache:
-    given = EmbedSettings("shapes", folder / name, model="tiny", device="cpu", limit=96, dtype="float32", **settings)  # type: ignore[arg-type]
+    given = EmbedSettings(
+        dataset="shapes", cache=folder / name, model="tiny", device="cpu", limit=96, dtype="float32", **settings
+    )  # type: ignore[arg-type]
     return open_cache(embed(given, Console(file=io.StringIO())))
 
 

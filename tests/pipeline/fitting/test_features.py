@@ -24,7 +24,9 @@ QUIET = Console(quiet=True)
 def noisy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two views of train images (one a crop), and two noises of test images."""
     path = tmp_path_factory.mktemp("noisy") / "shapes.zarr"
-    settings = EmbedSettings("shapes", cache=path, model="tiny", limit=96, views=2, image_noise="blur3,gaussian0.2")
+    settings = EmbedSettings(
+        dataset="shapes", cache=path, model="tiny", limit=96, views=2, image_noise="blur3,gaussian0.2"
+    )
     return embed(settings, QUIET)
 
 
@@ -82,7 +84,7 @@ def test_a_noise_of_the_test_images_is_an_axis_of_its_own(noisy_cache: Path, tmp
 def test_training_on_noise_leaves_the_clean_crops_alone(tmp_path: Path) -> None:
     path = tmp_path / "noisy.zarr"
     made = EmbedSettings(
-        "shapes", cache=path, model="tiny", limit=96, views=2, image_noise="gaussian0.4", noise_splits="train"
+        dataset="shapes", cache=path, model="tiny", limit=96, views=2, image_noise="gaussian0.4", noise_splits="train"
     )
     embed(made, QUIET)
 
