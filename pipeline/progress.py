@@ -31,7 +31,7 @@ def track(console: Console, label: str, total: int, unit: str) -> Iterator[Calla
     """Show progress through `total` units; call what it yields with the number of units just done."""
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(unit),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from mma.cache import diff_caches, open_cache, verify
+from mma.pipeline.console import Column, show_table
 from mma.pipeline.progress import size, span, track
 
 SHOWN = 50  # faults listed
@@ -25,16 +27,17 @@ def verify_cache(location: str, stdout: Console, stderr: Console) -> bool:
         checked = verify(location, advance)
     seconds = time.monotonic() - start
     for fault in checked.faults[:SHOWN]:
-        stdout.print(str(fault), markup=False)
+        stdout.print(str(fault))
     if len(checked.faults) > SHOWN:
         stdout.print(f"and {len(checked.faults) - SHOWN} more")
     for name in checked.strangers:
-        stderr.print(f"note: {name} is no part of the cache", markup=False)
+        stderr.print(f"note: {name} is no part of the cache")
     state = "complete" if checked.complete else f"unfinished, {checked.done} of {checked.total} chunks done"
     rate = f"{checked.files} files, {size(checked.size)} in {span(seconds)}"
     if checked.faults:
         files = len({fault.file for fault in checked.faults})
-        stdout.print(f"{location}: [red]{files} files are damaged[/red] ({rate}): run mma cache repair {location}")
+        damaged = Text(f"{files} files are damaged", style="red")
+        stdout.print(f"{location}:", damaged, f"({rate}): run mma cache repair {shlex.quote(location)}")
     else:
         stdout.print(f"{location}: every byte is as it was written; {state} ({rate})")
     return not checked.faults
@@ -53,11 +56,12 @@ def show_diff(a: str, b: str, console: Console, *, as_json: bool) -> bool:
         ("rows", found.rows),
     ):
         for line in lines:
-            console.print(f"{title}: {line}", markup=False)
-    table = Table("embeddings", "rows in both", "differ", "largest difference", "smallest cosine", "at")
+            console.print(f"{title}: {line}")
+    names = ("embeddings", "rows in both", "differ", "largest difference", "smallest cosine", "at")
+    rows = []
     for name, gap in found.embeddings.items():
         where = gap.where if gap.differ else ""
-        table.add_row(name, str(gap.compared), str(gap.differ), f"{gap.largest:.3g}", f"{gap.cosine:.6f}", where)
-    console.print(table)
+        rows.append([name, str(gap.compared), str(gap.differ), f"{gap.largest:.3g}", f"{gap.cosine:.6f}", where])
+    show_table(console, [Column(name) for name in names], rows)
     console.print("the caches hold the same" if found.same else "the caches differ")
     return found.same

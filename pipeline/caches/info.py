@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from mma.cache import Cache, Status, open_cache
+from mma.pipeline.console import Cell, show_pairs
 from mma.pipeline.progress import size
 
 SHOWN = 20  # failed images listed; --json has all
@@ -18,30 +19,31 @@ SHOWN = 20  # failed images listed; --json has all
 def show_cache_info(location: str, console: Console) -> None:
     """Print what a person wants to know of a cache."""
     info = _info(open_cache(location, partial=True))
-    table = Table(show_header=False, box=None, title=f"[bold]{location}[/bold]", title_justify="left")
     done, total = info["chunks"]
-    table.add_row("data set", f"{info['dataset']}, {len(info['classnames'])} classes")
-    table.add_row("state", "complete" if info["complete"] else f"[yellow]{done} of {total} chunks are done[/yellow]")
-    table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in info["rows"].items()))
-    table.add_row(
-        "embeddings", f"D = {info['dim']}, {max(info['views'].values())} view, {info['dtype']}, not normalised"
-    )
+    state = "complete" if info["complete"] else Text(f"{done} of {total} chunks are done", style="yellow")
+    views = max(info["views"].values())
+    pairs: list[tuple[str, Cell]] = [
+        ("data set", f"{info['dataset']}, {len(info['classnames'])} classes"),
+        ("state", state),
+        ("images", ", ".join(f"{split} {rows:,}" for split, rows in info["rows"].items())),
+        ("embeddings", f"D = {info['dim']}, {views} view{'s' * (views > 1)}, {info['dtype']}, not normalised"),
+    ]
     for name, templates in info["prompts"].items():
-        table.add_row("prompt set", f"{name}: {len(templates)} templates, the first {templates[0]!r}")
-    table.add_row("logit scale", f"{info['logit_scale']:g}")
+        many = f"{len(templates)} template{'s' * (len(templates) > 1)}"
+        pairs.append(("prompt set", f"{name}: {many}, the first {templates[0]!r}"))
+    pairs.append(("logit scale", f"{info['logit_scale']:g}"))
     if info["bytes"] is not None:
-        table.add_row("on disk", size(info["bytes"]))
-    for key, value in info["fingerprint"].items():
-        if key != "classnames":
-            table.add_row(key.replace("_", " "), str(value))
-    for note in info["notes"]:
-        table.add_row("note", note)
-    console.print(table)
+        pairs.append(("on disk", size(info["bytes"])))
+    about = info["fingerprint"].items()
+    pairs += [(key.replace("_", " "), str(value)) for key, value in about if key != "classnames"]
+    pairs += [("note", note) for note in info["notes"]]
+    console.print(Text(location, style="bold"))
+    show_pairs(console, pairs)
     failed = info["failed"]
     if failed:
-        console.print(f"[yellow]{len(failed)} images have no embedding:[/yellow]")
+        console.print(Text(f"{len(failed)} images have no embedding:", style="yellow"))
         for row in failed[:SHOWN]:
-            console.print(f"  {row['path']}: {row['status']}, {row['reason']}", markup=False)
+            console.print(f"  {row['path']}: {row['status']}, {row['reason']}")
         if len(failed) > SHOWN:
             console.print(f"  and {len(failed) - SHOWN} more (--json lists all)")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
 from mma.pipeline.datasets import Dataset
@@ -130,8 +131,8 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
         writer.finish()
         if writer.changed:
             console.print(
-                f"[yellow]{', '.join(writer.changed)}: computed again, but not with the bytes that were lost[/yellow] "
-                "(another machine, or other libraries than the fingerprint tells)"
+                Text(f"{', '.join(writer.changed)}: computed again, but not with the bytes lost", style="yellow"),
+                "(another machine, or other libraries than the fingerprint tells)",
             )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.groups import Command, Group
@@ -64,7 +66,7 @@ def cache_repair(
     }
     mended = repair_cache(path, given, copy, stderr())
     for fault in mended.faults:
-        stdout().print(str(fault), markup=False)
+        stdout().print(str(fault))
     done = f"{len(mended.restored)} files restored, {len(mended.to_compute)} units computed again"
     stdout().print(f"{path}: {done}" if mended.faults or mended.to_compute else f"{path}: nothing is wrong")
 
@@ -169,7 +171,9 @@ def _say_imported(out: Path) -> None:
     from mma.cache import open_cache
 
     cache = open_cache(out)
-    following = f"mma fit --cache {out}"
+    place = shlex.quote(str(out))
+    following, why = f"mma fit --cache {place}", ""
     if not cache.prompts:
-        following = f"mma embed --text-only --cache {out} --model NAME --pretrained TAG[/bold], which adds texts[bold]"
-    stderr().print(f"{out} is written. Next: [bold]{following}[/bold]")
+        following = f"mma embed --text-only --cache {place} --model NAME --pretrained TAG"
+        why = ", which adds texts"
+    stderr().print(Text.assemble(f"{out} is written. Next: ", (following, "bold"), why))

@@ -1,4 +1,4 @@
-"""Where words go: tables and JSON to stdout, progress and notes to stderr. Long lines are not cut."""
+"""Where words go: tables and JSON to stdout, progress and notes to stderr."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-UNBOUNDED = 400  # columns
+from mma.pipeline.console import make_console
+
+UNBOUNDED = 10_000  # columns
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def stdout() -> Console:
     """For results: as wide as the terminal, or as the widest table where it is not one."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     if not console.is_terminal:
         console.width = UNBOUNDED
     return console
@@ -22,4 +24,4 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """For plans, progress and notes."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return make_console(stderr=True)

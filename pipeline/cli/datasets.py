@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stdout
 from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.console import Column, show_table
 
 SHORT = 20  # letters; longer ways to get a data set are told by `check`
 
@@ -30,14 +32,21 @@ def datasets(context: typer.Context, json: AsJson = False) -> None:
     if json:
         print(json_module.dumps(rows, indent=2))
         return
-    from rich.table import Table
-
-    table = Table("data set", "classes", "train / val / test", "CoOp's split", "licence", "how to get it")
+    columns = [
+        Column("data set"),
+        Column("classes", right=True),
+        Column("train / val / test"),
+        Column("CoOp's split", spare=True),
+        Column("licence", spare=True),
+        Column("how to get it"),
+    ]
+    table = []
     for row in rows:
         counts = (_counts(row["counts"]), _counts(row["coop_counts"]))
-        get = row["get"] if len(row["get"]) < SHORT else f"by hand: mma datasets check {row['name']}"
-        table.add_row(row["name"], str(row["classes"]), *counts, row["licence"], get)
-    stdout().print(table)
+        get = row["get"] if len(row["get"]) < SHORT else "by hand"
+        table.append([row["name"], str(row["classes"]), *counts, row["licence"], get])
+    show_table(stdout(), columns, table)
+    stdout().print("By hand: `mma datasets check NAME` says where from, and where to put it.")
     stdout().print("One's own: a folder of images, a .csv/.jsonl/.parquet manifest, .tar shards, hf:NAME.")
 
 
@@ -62,10 +71,12 @@ def check(
         fields = {"name": report.name, "where": report.where, "found": report.found, "missing": report.missing}
         print(json_module.dumps({**fields, "complete": report.complete, "get": report.get}, indent=2))
     else:
-        lines = [f"[bold]{report.name}[/bold] in {report.where}: {'complete' if report.complete else 'not complete'}"]
-        lines += [f"  found    {line}" for line in report.found] + [f"  missing  {line}" for line in report.missing]
+        state = "complete" if report.complete else "not complete"
+        stdout().print(Text(report.name, style="bold"), f"in {report.where}: {state}")
+        lines = [f"  found    {line}" for line in report.found] + [f"  missing  {line}" for line in report.missing]
         lines += [f"  get it   {report.get}"] if report.missing and report.get else []
-        stdout().print("\n".join(lines))
+        for line in lines:
+            stdout().print(line)
     if not report.complete:
         raise typer.Exit(1)
 

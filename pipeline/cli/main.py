@@ -96,7 +96,7 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
         print(fitted_json(fitted))
     else:
         show_fitted(stdout(), fitted)
-        stderr().print(f"Weights and predictions of every seed: {settings.out}/<adapter>-<id>/", markup=False)
+        stderr().print(f"Weights and predictions of every seed: {settings.out}/<adapter>-<id>/")
 
 
 @app.command(cls=Command)
@@ -120,7 +120,7 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
         tables.show_ablated(stdout(), ablated, settings.factors, settings.baseline)
     if export:
         tables.export_records(export, ablated.records())
-        stderr().print(f"{export} is written", markup=False)
+        stderr().print(f"{export} is written")
     if pivot and not json:
         tables.show_pivot(stdout(), ablated, pivot, metric)
     if ablated.failures:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_if_locked
 from mma.pipeline.datasets import entries
@@ -42,13 +44,15 @@ def add_text(settings: EmbedSettings, console: Console) -> Path:
             if clip.dim != header.dim:
                 raise UsageError(f"{path} has D = {header.dim}, this model {clip.dim}: name the cache's by --model")
             if "weights_sha256" not in header.fingerprint:
-                console.print(f"[yellow]{path} was imported: it cannot be checked that its model is this one[/yellow]")
+                unsure = f"{path} was imported: it cannot be checked that its model is this one"
+                console.print(Text(unsure, style="yellow"))
         try:
             for prompt_set in missing:
                 embed_text(console, clip, writer, prompt_set)
         except OSError as error:
             raise disk_error(path, error) from error
-        console.print(f"{path}: prompts {', '.join(writer.prompts)}. Next: [bold]mma fit --cache {path}[/bold]")
+        following = Text(f"mma fit --cache {shlex.quote(str(path))}", style="bold")
+        console.print(f"{path}: prompts {', '.join(writer.prompts)}. Next:", following)
     return path
 
 

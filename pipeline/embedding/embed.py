@@ -9,9 +9,11 @@ A run that is interrupted loses the chunk in flight, and the same command contin
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from mma.pipeline.embedding.add_text import add_text
 from mma.pipeline.embedding.plan import make_plan
@@ -28,7 +30,8 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         return add_text(settings, console)
     plan = make_plan(settings, console)
     if plan.complete:
-        console.print(f"{plan.path} is complete: nothing to do. Next: [bold]mma fit --cache {plan.path}[/bold]")
+        following = Text(f"mma fit --cache {shlex.quote(str(plan.path))}", style="bold")
+        console.print(f"{plan.path} is complete: nothing to do. Next:", following)
     else:
         show_plan(plan, console)
         run_plan(plan, console)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
+from rich.text import Text
 
 from mma.cache import Status, open_cache
 from mma.pipeline.embedding.place import image_bytes
@@ -22,7 +25,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     model = about["model"] + (f" ({about['pretrained']})" if about["pretrained"] else "")
     todo = f"{rows:,} to do in {len(plan.pending)} chunks" if rows else "all done"
     console.print(
-        f"[bold]{plan.dataset.name}[/bold] -> {plan.path}\n"
+        Text(plan.dataset.name, style="bold"),
+        f"-> {plan.path}\n"
         f"  images    {total:,} ({splits}), {todo}\n"
         f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
         f"  prompts   {', '.join(f'{p.name} ({len(p.templates)})' for p in prompts)}, as {prompts[0].texts[0][0]!r}\n"
@@ -44,13 +48,12 @@ def show_summary(plan: Plan, console: Console) -> None:
     path, cache = plan.path, open_cache(plan.path)
     failed = [(split, *failure) for split, failures in cache.failures().items() for failure in failures]
     if failed:
-        console.print(f"[yellow]{len(failed)} images have no embedding[/yellow] (`mma cache info {path}` lists them):")
+        what = Text(f"{len(failed)} images have no embedding", style="yellow")
+        console.print(what, f"(`mma cache info {path}` lists them):")
         for split, row, status, reason in failed[:SHOWN]:
             name = Status(status).name.lower().replace("_", " ")
-            console.print(f"  {plan.dataset.splits[split].paths[row]}: {name}, {reason}", markup=False)
+            console.print(f"  {plan.dataset.splits[split].paths[row]}: {name}, {reason}")
     rows = sum(cache.header.rows.values())
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    console.print(
-        f"{path}: {rows:,} images, prompts {', '.join(cache.prompts)}, {size(bytes_on_disk)}\n"
-        f"Next: [bold]mma fit --cache {path}[/bold]",
-    )
+    console.print(f"{path}: {rows:,} images, prompts {', '.join(cache.prompts)}, {size(bytes_on_disk)}")
+    console.print("Next:", Text(f"mma fit --cache {shlex.quote(str(path))}", style="bold"))

@@ -131,9 +131,9 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _console(progress: bool) -> Console:
-    from rich.console import Console
+    from mma.pipeline.console import make_console
 
-    return Console(stderr=True, soft_wrap=True, highlight=False) if progress else Console(quiet=True)
+    return make_console(stderr=True) if progress else make_console(quiet=True)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ def fit(settings: FitSettings, console: Console) -> Grid:
             if have:
                 where = setting_folder(settings.out, setting)
                 told = f"{setting.name}: {have} of {len(cells)} seeds are in {where} already (--force fits again)"
-                console.print(told, markup=False)
+                console.print(told)
         todo = runner.todo
         if todo:
             start = time.perf_counter()

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from mma.adapters import adapter_class, short_name
 from mma.adapters.checks import Check, checks
+from mma.pipeline.console import Cell, Column, show_table
 
 
 def adapter_checks(name: str) -> list[Check]:
@@ -20,11 +20,12 @@ def adapter_checks(name: str) -> list[Check]:
 
 def show_checks(console: Console, name: str, found: Sequence[Check]) -> None:
     """One row per promise, and how many are kept."""
-    table = Table("promise", "", "what broke", title=escape(f"Checks of {short_name(name)}"), title_justify="left")
-    for check in found:
-        table.add_row(check.name, "kept" if check.ok else "[red]broken[/red]", escape(check.message))
-    console.print(table, soft_wrap=False)
-    console.print(f"{sum(check.ok for check in found)} of {len(found)} promises are kept", highlight=False)
+    columns = [Column("promise"), Column("state"), Column("what broke")]
+    rows: list[list[Cell]] = [
+        [check.name, "kept" if check.ok else Text("broken", style="red"), check.message] for check in found
+    ]
+    show_table(console, columns, rows, f"Checks of {short_name(name)}")
+    console.print(f"{sum(check.ok for check in found)} of {len(found)} promises are kept")
 
 
 def checks_json(name: str, found: Sequence[Check]) -> str:

@@ -10,21 +10,21 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from mma.adapters import Adapter, adapter_class, options_of, short_name
 from mma.adapters import adapters as known
+from mma.pipeline.console import Column, show_table
 
 
 def show_adapters(console: Console) -> None:
     """One row per adapter: how it learns, and whether it scores classes without shots."""
-    table = Table("adapter", "kind", "new classes", "options", title="Adapters", title_justify="left")
+    columns = [Column("adapter"), Column("kind"), Column("new classes"), Column("options", spare=True)]
+    rows = []
     for name, kind in known().items():
         options = ", ".join(option.name for option in options_of(kind))
-        table.add_row(name, kind_of(kind), "scored" if kind.class_free else "zero-shot", options)
-    console.print(table)
-    console.print("`mma adapters NAME` shows one: its source, what it does, its options.", markup=False)
+        rows.append([name, kind_of(kind), "scored" if kind.class_free else "zero-shot", options])
+    show_table(console, columns, rows)
+    console.print("`mma adapters NAME` shows one: its source, what it does, its options.")
 
 
 def show_adapter(console: Console, name: str) -> None:
@@ -34,13 +34,14 @@ def show_adapter(console: Console, name: str) -> None:
     lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
     if about["recipe"]:
         lines.append("  recipe     " + ", ".join(f"{key} {value}" for key, value in about["recipe"].items()))
-    console.print("\n".join(lines), markup=False)
-    table = Table("option", "value", "default", "", box=None)
+    console.print("\n".join(lines))
+    columns = [Column("option"), Column("value"), Column("default"), Column("what it is")]
+    rows = []
     for option in about["options"]:
         default = "none" if option["default"] is None else str(option["default"])
-        flag = f"--{option['name'].replace('_', '-')}"
-        table.add_row(*map(escape, (flag, option["value"], default, option["help"])))
-    console.print(table, soft_wrap=False)
+        rows.append([f"--{option['name'].replace('_', '-')}", option["value"], default, option["help"]])
+    if rows:
+        show_table(console, columns, rows)
 
 
 def adapters_json(name: str | None) -> str:

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from mma.cache.durable import write_whole
+from mma.pipeline.console import Cell, Column, show_table
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.factors import as_typed, described, matches
 from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.reports.statistics import mean_interval, mean_text
-from mma.pipeline.reports.tables import label, marked, metric_text, notes, protocol_text
+from mma.pipeline.reports.tables import TIME, label, marked, metric_text, notes, protocol_text
 
+SEEDS = Column("seeds", right=True, spare=True)
 EXPORTS = (".csv", ".jsonl", ".parquet")
 
 
@@ -37,33 +38,24 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         wanted = described(baseline, [row.setting.adapter for row in rows])
         candidates = [row for row in rows if matches(row.setting, wanted)]
         best = _best(rows, metrics)
-        table = Table(
-            title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
-        )
-        for column in columns:
-            table.add_column(column, no_wrap=True)
-        for metric in (*metrics, "difference", "seeds", "time"):
-            table.add_column(metric, justify="right", no_wrap=True)
+        title = f"{', '.join(held)}; best in bold; difference in {main} to {baseline}"
+        table: list[list[Cell]] = []
         for row in rows:
             values = {**_columns(row), "adapter": marked(row.setting)}
-            texts = []
+            texts: list[Cell] = []
             for metric in metrics:
                 text = metric_text(row, metric)
-                texts.append(f"[bold]{text}[/bold]" if _mean(row, metric) == best[row.cache, metric] else text)
+                texts.append(Text(text, style="bold") if _mean(row, metric) == best[row.cache, metric] else text)
             difference = _difference(row, find_baseline(row, candidates), main)
-            table.add_row(
-                *(as_typed(values[c]) if c in values else "" for c in columns),
-                *texts,
-                difference,
-                str(len(row.results)),
-                f"{row.seconds:.2f} s",
-            )
-        console.print(table, soft_wrap=False)
+            varying = [as_typed(values[c]) if c in values else "" for c in columns]
+            table.append([*varying, *texts, difference, str(len(row.results)), f"{row.seconds:.2f} s"])
+        measured = [Column(metric, right=True) for metric in (*metrics, "difference")]
+        show_table(console, [*map(Column, columns), *measured, SEEDS, TIME], table, title)
     for note in notes(ablated):
-        console.print(note, markup=False)
+        console.print(note)
     for failure in ablated.failures:
         what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
-        console.print(f"[red]failed[/red]: {escape(what)}: {escape(failure.reason)}")
+        console.print(Text("failed", style="red"), f"{what}: {failure.reason}")
 
 
 def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) -> None:
@@ -89,13 +81,13 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) 
                 at.setdefault(result.cell.seed, []).append(result.metrics[shown])
         cells = {at: [float(np.mean(values)) for values in of.values()] for at, of in seeds.items()}  # a value a seed
         across = list(dict.fromkeys(at[1] for at in cells))
-        table = Table(title=f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}", title_justify="left")
-        table.add_column(f"{names[0]} \\ {names[1]}", no_wrap=True)
-        for value in across:
-            table.add_column(as_typed(value), justify="right", no_wrap=True)
-        for down in dict.fromkeys(at[0] for at in cells):
-            table.add_row(as_typed(down), *(mean_text(cells[down, c]) if (down, c) in cells else "" for c in across))
-        console.print(table, soft_wrap=False)
+        title = f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}"
+        columns = [Column(f"{names[0]} \\ {names[1]}"), *(Column(as_typed(value), right=True) for value in across)]
+        table = [
+            [as_typed(down), *(mean_text(cells[down, c]) if (down, c) in cells else "" for c in across)]
+            for down in dict.fromkeys(at[0] for at in cells)
+        ]
+        show_table(console, columns, table, title)
 
 
 def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -46,11 +45,13 @@ def live_table(console: Console, plan: Plan, outcomes: Mapping[str, Outcome], to
 def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
     """Settings with what is known of them so far."""
     done = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Result)}
-    table = Table("setting", "protocol", "seeds", "metrics", box=None)
+    table = Table(box=None)
+    for name in ("setting", "protocol", "seeds", "metrics"):
+        table.add_column(name, overflow="fold")
     for setting in settings:
         row = plan.row(setting, done)
         if row:
             metrics = "  ".join(f"{name} {metric_text(row, name)}" for name in row.metrics)
             seeds = f"{len(row.results)}/{len(plan.rows[setting])}"
-            table.add_row(escape(label(setting)), escape(protocol_text([setting])), seeds, metrics)
+            table.add_row(label(setting), protocol_text([setting]), seeds, metrics)
     return table

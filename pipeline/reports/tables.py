@@ -8,16 +8,16 @@ from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from mma.adapters import adapter_class, options_of
+from mma.pipeline.console import Column, show_table
 from mma.pipeline.fitting.cells import Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 
 FALLBACK = "*"
 TEST_TIME = "†"
+TIME = Column("time", right=True, spare=True)
 
 
 def show_fitted(console: Console, fitted: Grid) -> None:
@@ -27,7 +27,7 @@ def show_fitted(console: Console, fitted: Grid) -> None:
     for cache in dict.fromkeys(row.cache for row in fitted.rows):
         _show_cache(console, [row for row in fitted.rows if row.cache == cache])
     for note in notes(fitted):
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def _show_cache(console: Console, rows: Sequence[Row]) -> None:
@@ -35,14 +35,12 @@ def _show_cache(console: Console, rows: Sequence[Row]) -> None:
     title = f"{last.setting.data.dataset}, {protocol_text([row.setting for row in rows])}, {seeds_text(last)}, " + (
         selection_text(last.setting.select)
     )
-    table = Table(title=escape(title), title_justify="left", min_width=min(len(title), console.width))
-    table.add_column("adapter", no_wrap=True)
-    for metric in (*last.metrics, "time"):
-        table.add_column(metric, justify="right", no_wrap=True)
-    for row in rows:
-        values = (metric_text(row, metric) for metric in row.metrics)
-        table.add_row(escape(label(row.setting)), *values, f"{row.seconds:.2f} s")
-    console.print(table, soft_wrap=False)
+    columns = [Column("adapter"), *(Column(metric, right=True) for metric in last.metrics), TIME]
+    lines = [
+        [label(row.setting), *(metric_text(row, metric) for metric in row.metrics), f"{row.seconds:.2f} s"]
+        for row in rows
+    ]
+    show_table(console, columns, lines, title)
 
 
 def seeds_text(row: Row) -> str:

@@ -1,0 +1,80 @@
+"""How words and tables reach a person. Text from outside is never markup, and nothing a reader needs is cut.
+
+Every console is made here, with markup off: `[b]` in a class name, a path or a label is printed as it is. What is bold
+or red is a rich `Text` that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDEST = 100_000  # columns; no table is measured beyond
+
+Cell = str | Text
+
+
+def make_console(**how: Any) -> Console:
+    """A console that prints text as it is, and long lines whole. `how` is passed on to rich."""
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **how)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    right: bool = False  # numbers stand to the right
+    spare: bool = False  # left out where there is no room for all
+
+
+def show_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
+    """Print a table that fits the console.
+
+    Where it is too wide the spare columns go, from the last; where it still is, every row becomes a block of lines with
+    all it has. Nothing is shortened.
+    """
+    if title:
+        console.print(Text(title, style="italic"))
+    shown = list(range(len(columns)))
+    spare = [at for at in shown if columns[at].spare]
+    while True:
+        table = _table([columns[at] for at in shown], [[row[at] for at in shown] for row in rows])
+        if _fits(console, table):
+            console.print(table, soft_wrap=False)
+            return
+        if not spare:
+            break
+        shown.remove(spare.pop())
+    for row in rows:
+        show_pairs(console, [(column.name, cell) for column, cell in zip(columns, row, strict=True)])
+        console.print()
+
+
+def show_pairs(console: Console, pairs: Sequence[tuple[str, Cell]]) -> None:
+    """Print names with their values, one below the other; a long value goes on in the next line."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, value)
+    console.print(table, soft_wrap=False)
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _fits(console: Console, table: Table) -> bool:
+    options = console.options.update(max_width=WIDEST)
+    return console.measure(table, options=options).maximum <= console.width

@@ -1,0 +1,67 @@
+"""What the commands print on terminals of 60, 80 and 120 columns: every name and every number, whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+
+from mma.adapters import adapters
+from mma.pipeline.datasets import known
+
+from ...conftest import Run
+
+Say = Callable[..., str]
+WIDTHS = (60, 80, 120)
+
+
+@pytest.fixture(params=WIDTHS)
+def say(request: pytest.FixtureRequest, mma_here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
+    """A command's table as a terminal of so many columns shows it; no line of a table is longer."""
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def run(*words: object) -> str:
+        done = mma_here(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        text = Text.from_ansi(done.stdout).plain
+        assert "…" not in text
+        assert all(len(line) <= request.param for line in text.splitlines() if line[:1] in tuple("┏┃┡│└"))
+        return text
+
+    return run
+
+
+def test_names_of_data_sets_and_adapters_can_be_typed(say: Say) -> None:
+    listed = say("datasets").split()
+    assert set(known()) <= set(listed)
+    assert set(adapters()) <= set(say("adapters").split())
+    assert "cross|pair|bias|none|within" in say("adapters", "mma")
+
+
+def test_what_is_in_a_cache_is_whole(say: Say, small_cache: Path) -> None:
+    words = "".join(say("cache", "info", small_cache).split())
+    assert str(small_cache) in words
+    assert "train70,val28,test70" in words
+
+
+def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, small_cache: Path) -> None:
+    words = ("fit", "--cache", small_cache, "--adapter", "linear-probe,gda", "--shots", 2, "--alpha", "0.123456")
+    shown = say(*words)
+    for row in json.loads(mma_here(*words, "--json").stdout)["rows"]:
+        for metric in ("base", "new", "H"):
+            assert f"{row[metric]['mean']:.2f}" in shown
+            half = row[metric]["half_width"]
+            assert half is None or not half or f"± {half:.2f}" in shown
+    assert "gda alpha=0.123456" in shown
+
+
+def test_rows_of_a_grid_have_their_factors(say: Say, small_cache: Path) -> None:
+    grid = ("ablate", "--cache", small_cache, "adapter=gda,tip-adapter", "alpha=0.123456,0.234567", "seed=0,1")
+    shown = say(*grid, "shots=1,2", "label_noise=0,0.25", "--pivot", "alpha,shots")
+    for value in ("0.123456", "0.234567", "0.25", "tip-adapter", "zero-shot", "label_noise", "difference"):
+        assert value in shown
+    assert "alpha \\ shots" in shown
