@@ -76,10 +76,14 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with open_new(draft) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open_new(draft) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = os.fspath(path)  # a write that fails names no file
+        raise
     if path.is_dir() and not path.is_symlink():
         path.rename(path.with_name(f"{path.name}.was"))
     draft.replace(path)

@@ -33,8 +33,8 @@ class CacheFiles:
             return
         try:
             self._fs, self._folder = fsspec.core.url_to_fs(str(location))
-        except (ValueError, ImportError) as error:
-            raise CacheError(f"{location} cannot be opened ({error})") from error
+        except Exception as error:  # every store behind fsspec has its own
+            raise CacheError(f"{location} cannot be opened ({type(error).__name__}: {error})") from error
 
     def read(self, name: str) -> bytes | None:
         """A file's bytes; None where it is missing. CacheError where it is there and cannot be read."""
@@ -67,7 +67,10 @@ class CacheFiles:
         if not is_url(self.location):
             files = [Path(folder, name) for folder, _, names in os.walk(base) for name in names]
             return {file.relative_to(base).as_posix(): file.lstat().st_size for file in sorted(files)}
-        found = self._fs.find(base, detail=True)
+        try:
+            found = self._fs.find(base, detail=True)
+        except Exception as error:  # as above
+            raise CacheError(f"{self.location} cannot be listed ({type(error).__name__}: {error})") from error
         return {name.removeprefix(base).lstrip("/"): int(info["size"] or 0) for name, info in sorted(found.items())}
 
     def store(self) -> Store:

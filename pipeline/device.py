@@ -17,5 +17,5 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
     if not available[name]:
-        raise UsageError(f"device {name} is not available on this machine: use --device auto")
+        raise UsageError(f"device {name} is not available on this machine: use `device=auto`")
     return torch.device(name)

@@ -50,9 +50,10 @@ def as_flags(message: str) -> str:
     return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}", message)
 
 
-def as_factors(message: str) -> str:
-    """The same for a command that takes factors: shots=4."""
-    return re.sub(r"`(\w+=[^`]*)`", r"\1", message)
+def as_factors(message: str, settings: type) -> str:
+    """The same for a command that takes factors beside its own options: shots=4, but --workers 4."""
+    own = {field.name for field in fields_of(settings)}
+    return re.sub(r"`(\w+)=[^`]*`", lambda m: as_flags(m[0]) if m[1] in own else m[0].strip("`"), message)
 
 
 def extra_options(arguments: Sequence[str], settings: type) -> dict[str, str]:

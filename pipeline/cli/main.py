@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import io
+import os
 import sqlite3
 import sys
 import traceback
@@ -18,6 +20,7 @@ from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_option
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
 from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.console import show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
@@ -67,6 +70,9 @@ def top(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version, and end.")
     ] = False,
+    debug: Annotated[  # taken off the words in main()
+        bool, typer.Option(DEBUG, help="Print a traceback where something goes wrong; may stand anywhere.")
+    ] = False,
 ) -> None:
     """Adapt CLIP to a task from cached embeddings: `mma embed` once, then `mma fit` in seconds."""
 
@@ -88,6 +94,7 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
     Also takes the options of the adapters it fits, such as --lam 0.5: `mma adapters NAME` lists them.
     """
     from mma.pipeline.fitting.fit import fit as run
+    from mma.pipeline.fitting.results import setting_folder
     from mma.pipeline.reports.tables import fitted_json, show_fitted
 
     settings = chosen(FitSettings, given, options=extra_options(context.args, FitSettings))
@@ -96,7 +103,10 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
         print(fitted_json(fitted))
     else:
         show_fitted(stdout(), fitted)
-        stderr().print(f"Weights and predictions of every seed: {settings.out}/<adapter>-<id>/")
+        stderr().print("Weights and predictions of every seed:")
+        show_pairs(
+            stderr(), [(f"  {row.setting.adapter}", str(setting_folder(settings.out, row.setting))) for row in fitted]
+        )
 
 
 @app.command(cls=Command)
@@ -109,10 +119,10 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     from mma.pipeline.reports.live import live_table
 
     pivot, metric, export = given["pivot"], given["metric"], given["export"]
-    tables.check_pivot(pivot, metric)
+    settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
+    tables.check_pivot(pivot, metric, settings.factors)
     if export:
         tables.check_export(export)
-    settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
     ablated = run(settings, stderr(), live_table)
     if json:
         print(tables.ablated_json(ablated, settings.baseline))
@@ -143,8 +153,11 @@ def main() -> None:
     """Run the command line: one line for an error, 2 for wrong use, 1 for failed work; a traceback under --debug."""
     debug = DEBUG in sys.argv
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name from a disk may be no UTF-8
     try:
         code = app(arguments, prog_name="mma", standalone_mode=False)
+        sys.stdout.flush()
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -162,14 +175,29 @@ def _explain(error: Exception) -> int:
         return int(getattr(error, "exit_code", 2))
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):  # an error of this package
-        written = as_factors if "ablate" in sys.argv[1:2] else as_flags
-        print(f"mma: {written(str(error))}", file=sys.stderr)
+        told = as_factors(str(error), AblateSettings) if "ablate" in sys.argv else as_flags(str(error))
+        print(f"mma: {told}", file=sys.stderr)
         return code
     if isinstance(error, OSError) and error.strerror:
-        print(f"mma: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        what = error.filename or ("the output" if _is_of_output(error) else "a file")
+        if not isinstance(error, BrokenPipeError):  # whoever reads the output has seen enough
+            print(f"mma: {what}: {error.strerror}", file=sys.stderr)
         return 1
     if isinstance(error, sqlite3.DatabaseError):
         print(f"mma: the results file of --out cannot be used ({error}): choose another --out", file=sys.stderr)
         return 1
     print(f"mma: {type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)", file=sys.stderr)
     return 1
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether an error was raised where words are printed. What is left of them then goes nowhere, so that Python can
+    end.
+    """
+    at = error.__traceback__
+    while at and at.tb_next:
+        at = at.tb_next
+    if at is None or not at.tb_frame.f_globals["__name__"].startswith(("rich.", "mma.pipeline.cli")):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

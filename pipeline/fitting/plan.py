@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mma.adapters import AdapterError
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting, cells_of, resolve
@@ -101,5 +102,5 @@ def add_grid(
 def _check(cell: Cell, data: Sequence[Features]) -> None:
     try:
         check_cell(cell, data)
-    except UsageError as error:
-        raise UsageError(f"{cell.setting.data.dataset}: {error}") from error
+    except (UsageError, AdapterError) as error:
+        raise type(error)(f"{cell.setting.data.dataset}: {error}") from error

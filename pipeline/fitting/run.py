@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -154,7 +155,12 @@ def _history(history: History) -> dict[str, Any]:
     return {
         "epochs": len(history.loss),
         "best_epoch": history.best_epoch,
-        "loss": [round(value, 6) for value in history.loss],
-        "validation": [round(value, 6) for value in history.validation],
+        "loss": [_rounded(value) for value in history.loss],
+        "validation": [_rounded(value) for value in history.validation],
         "chosen": history.chosen,
     }
+
+
+def _rounded(value: float) -> float | None:
+    """For JSON, which has no NaN and no infinity: None where training ran away."""
+    return round(value, 6) if math.isfinite(value) else None

@@ -14,12 +14,15 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from mma.adapters import adapter_class, options_of
 from mma.cache.durable import write_whole
 from mma.pipeline.console import Cell, Column, show_table
-from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.factors import as_typed, described, matches
+from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.fitting.factors import Factors, adapters_of, as_typed, described, matches
 from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
+from mma.pipeline.fitting.settings import FACTORS
+from mma.pipeline.options import short
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 from mma.pipeline.reports.tables import TIME, label, marked, metric_text, notes, protocol_text
 
@@ -100,10 +103,19 @@ def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:
     return max((r for r in candidates if r.cache == row.cache), key=likeness, default=None)
 
 
-def check_pivot(pivot: str | None, metric: str | None) -> None:
-    """Refuse a pivot that is not two factors, and a metric that no table has, before the work."""
-    if pivot is not None and len(_pair(pivot)) != 2:
-        raise UsageError(f"--pivot {pivot!r} needs two factors, such as mask,lam")
+def check_pivot(pivot: str | None, metric: str | None, factors: Factors) -> None:
+    """Refuse a pivot that is not two factors of the grid, and a metric that no table has, before the work."""
+    if pivot is not None:
+        names = _pair(pivot)
+        if len(names) != 2:
+            raise UsageError(f"--pivot {short(pivot)} needs two factors, such as mask,lam")
+        has = [_factors_of(adapter) for adapter in adapters_of(factors) if adapter != "zero-shot"] or [_factors_of()]
+        for name in names:
+            known = set[str]().union(*has)
+            if name not in known:
+                raise UsageError(f"--pivot {short(pivot)}: unknown factor {name!r}: {nearest(name, sorted(known))}")
+        if not any(set(names) <= each for each in has):
+            raise UsageError(f"--pivot {pivot}: no adapter of the grid has both factors")
     known = METRICS
     if metric is not None and (pivot is None or metric not in known):
         raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(known)}")
@@ -195,6 +207,10 @@ def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[tuple[str, str], 
             at = (row.cache, metric)
             found[at] = max(found.get(at, -1.0), _mean(row, metric))
     return found
+
+
+def _factors_of(adapter: str = "zero-shot") -> set[str]:
+    return {"dataset", *FACTORS, *(option.name for option in options_of(adapter_class(adapter)))}
 
 
 def _pair(pivot: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mma.pipeline.console import Column, make_console, show_pairs, show_table
@@ -19,8 +19,9 @@ def printed(width: int, columns: list[Column], rows: list[list[str]]) -> str:
     return stream.getvalue()
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    table=st.integers(1, 8).flatmap(
+    table=st.integers(1, 6).flatmap(
         lambda n: st.lists(st.lists(WORDS, min_size=n, max_size=n), min_size=1, max_size=4)
     ),
     width=st.sampled_from((60, 80, 120)),

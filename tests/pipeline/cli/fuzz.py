@@ -1,0 +1,275 @@
+"""Every option of every command, taken from the typer app, against values that nobody means.
+
+    python tests/pipeline/cli/fuzz.py --all           # all lines; --command embed for those of one command
+    python tests/pipeline/cli/fuzz.py --sample 200
+
+A line passes if it ends within ten seconds, needs less than a gigabyte, and says what is wrong in its own words: no
+traceback, no "a defect", exit code 0, 1 or 2, and a line on stderr where it is not 0. test_fuzz.py runs a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import typer
+from PIL import Image
+
+from mma.adapters import adapter_class, options_of
+from mma.cache import import_npz
+from mma.pipeline.cli.main import app, main
+from mma.pipeline.fitting.settings import FACTORS
+
+SECONDS = 10
+MEMORY = 10**9  # bytes that one line may add
+SKIPPED = {"help", "version", "install_completion", "show_completion"}
+ADAPTERS = ("mma", "tip-adapter", "lp++", "kron-ridge", "tda")  # whose options are tried: every kind of value
+
+Line = tuple[str, ...]
+
+BASE: dict[Line, tuple[Line, dict[str, str]]] = {  # arguments, and options by name, with which a command works
+    ("demo",): ((), {}),
+    ("datasets",): ((), {}),
+    ("datasets", "check"): (("photos",), {}),
+    ("embed",): ((), {"dataset": "photos", "model": "tiny", "cache": "made.zarr", "workers": "1"}),
+    ("fit",): ((), {"cache": "c.zarr", "adapter": "gda", "shots": "1", "seeds": "1"}),
+    ("ablate",): (("adapter=gda", "shots=1", "seed=0"), {"cache": "c.zarr"}),
+    ("adapters",): (("mma",), {}),
+    ("cache", "info"): (("c.zarr",), {}),
+    ("cache", "verify"): (("c.zarr",), {}),
+    ("cache", "repair"): (("c.zarr",), {}),
+    ("cache", "diff"): (("c.zarr", "c.zarr"), {}),
+    ("cache", "export"): (("c.zarr",), {"out": "c.npz"}),
+    ("cache", "import"): ((), {"npz": "small.npz", "out": "again.zarr"}),
+}
+
+VALUES = {
+    "empty": "",
+    "space": " ",
+    "forty digits": "9" * 40,
+    "minus forty digits": "-" + "9" * 40,
+    "5000 digits": "1" * 5000,
+    "minus one": "-1",
+    "zero": "0",
+    "half": "0.5",
+    "tiny number": "1e-400",
+    "huge number": "1e400",
+    "largest float": "1e308",
+    "nan": "nan",
+    "inf": "inf",
+    "minus inf": "-inf",
+    "hexadecimal": "0x10",
+    "none": "none",
+    "true": "true",
+    "comma": ",",
+    "colon": ":",
+    "equals": "=",
+    "range": "0:9999999999",
+    "range of halves": "0:1:1e-40",
+    "empty range": "1:1",
+    "many commas": "1," * 5000,
+    "markup": "[/b]",
+    "more markup": "[bold]x",
+    "braces": "{} {}",
+    "percent": "1e400%",
+    "odd byte": "\udcff",
+    "newline": "a\nb",
+    "escape": "\x1b[31mx",
+    "long name": "x" * 5000,
+    "unknown user": "~nosuchuser/x",
+    "above": "../nowhere/x",
+    "here": ".",
+    "folder": "photos",
+    "empty file": "empty",
+    "noise": "noise.npz",
+    "deep json": "deep.json",
+    "deep toml": "deep.toml",
+    "big toml": "big.toml",
+    "odd json": "odd.json",
+    "fifo": "fifo",
+    "fifo json": "fifo.json",
+    "loop": "loop",
+    "full": "/dev/full",
+    "zeros": "/dev/zero",
+    "s3": "s3://bucket/x.zarr",
+    "gopher": "gopher://host/x.zarr",
+    "http": "http://127.0.0.1:1/x.zarr",
+    "data url": "data:,x",
+    "chained url": "zip://x::file://empty",
+    "no scheme": "://x",
+    "named fifo": "cupl=fifo.json",
+    "named deep": "cupl=deep.json",
+    "file and class": "empty:X",
+}
+
+
+NO_FOLDER = ("empty", "long name", "empty file", "fifo", "loop", "full", "zeros")  # the demo works, for long, in others
+
+
+def make_place(folder: Path) -> None:
+    """What the lines work on: a cache, images, and files that are not what they should be."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"text": rng.standard_normal((5, 16)).astype(np.float32), "classnames": list("abcde")}
+    for split in ("train", "val", "test"):
+        arrays[f"image_{split}"] = rng.standard_normal((20, 16)).astype(np.float16)
+        arrays[f"label_{split}"] = np.repeat(np.arange(5), 4).astype(np.int32)
+    np.savez(folder / "small.npz", **arrays)
+    import_npz(folder / "small.npz", folder / "c.zarr", logit_scale=20.0)
+    for name in ("cat", "dog"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
+    (folder / "empty").touch()
+    (folder / "noise.npz").write_bytes(rng.bytes(4000))
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "deep.toml").write_text("lam = " + "[" * 100_000)
+    (folder / "big.toml").write_text(f"lam = {'9' * 5000}\nshots = [nan, inf, -inf, 1e400]\n")
+    (folder / "odd.json").write_text('{"cat": [1e400, null, {}], "dog": NaN}')
+    os.mkfifo(folder / "fifo")
+    os.mkfifo(folder / "fifo.json")
+    (folder / "loop").symlink_to(folder / "loop")
+
+
+def lines() -> Iterator[Line]:
+    """Every option and argument of every command, with every value; flags alone."""
+    for words, command in _commands(typer.main.get_command(app), ()):
+        arguments, options = BASE[words]
+        for param in command.params:
+            if param.name in SKIPPED:
+                continue
+            if param.param_type_name == "argument":
+                for value in VALUES.values():
+                    yield _line(words, (value, *arguments[1:]), options)
+                continue
+            name = param.opts[0].removeprefix("--")
+            if getattr(param, "is_flag", False):
+                yield _line(words, arguments, {**options, name: ""}, flag=name)
+                continue
+            for called, value in VALUES.items():
+                if words != ("demo",) or called in NO_FOLDER:
+                    yield _line(words, arguments, {**options, name: value})
+    named = {name: adapter for adapter in ADAPTERS for name in (o.name for o in options_of(adapter_class(adapter)))}
+    for name in (*named, *FACTORS, "seed", "nothing"):
+        adapter = named.get(name, "gda")
+        for value in VALUES.values():
+            yield _line(
+                ("ablate",), (f"adapter={adapter}", "shots=1", "seed=0", f"{name}={value}"), {"cache": "c.zarr"}
+            )
+            if name not in FACTORS:
+                yield _line(("fit",), (), {**BASE[("fit",)][1], "adapter": adapter, name.replace("_", "-"): value})
+
+
+def _commands(command: Any, words: Line) -> Iterator[tuple[Line, Any]]:
+    if words:
+        yield words, command
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from ((w, c) for w, c in _commands(sub, (*words, name)) if w in BASE)
+
+
+def _line(words: Line, arguments: Sequence[str], options: dict[str, str], flag: str = "") -> Line:
+    given = [
+        word for name, value in options.items() for word in ([f"--{name}"] if name == flag else [f"--{name}", value])
+    ]
+    return (*words, *arguments, *given)
+
+
+class Hang(BaseException):
+    """A line has not ended in time."""
+
+
+def _too_long(*_: object) -> None:
+    raise Hang
+
+
+def trouble(line: Line) -> str | None:
+    """Run a line in this process, in the current folder; what is wrong with how it ended, or None."""
+    said, printed = io.StringIO(), io.StringIO()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    code: object = 0
+    try:
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(said),
+            patch.object(sys, "argv", ["mma", *line]),
+        ):
+            main()
+    except SystemExit as error:
+        code = error.code
+    except Hang:
+        return f"no end in {SECONDS} s"
+    except BaseException as error:
+        return f"traceback: {type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    last = said.getvalue()
+    if grown > MEMORY:
+        return f"{grown / 1e9:.1f} GB more memory"
+    if time.monotonic() - start > SECONDS:
+        return f"no end in {SECONDS} s"
+    if "a defect" in last or "Traceback" in last:
+        return last.strip().splitlines()[-1]
+    if code not in (0, 1, 2, None):
+        return f"exit code {code}"
+    if code and code != 0 and "mma: " not in last and not printed.getvalue():
+        return f"exit code {code} and no word"
+    return None
+
+
+def run_lines(chosen: Sequence[Line]) -> dict[Line, str]:
+    """Run lines in a folder made for them; those that are in trouble."""
+    here, found = Path.cwd(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_place(Path(folder))
+        os.chdir(folder)
+        try:
+            for line in chosen:
+                if what := trouble(line):
+                    found[line] = what
+        finally:
+            os.chdir(here)
+    return found
+
+
+def short(line: Line) -> str:
+    """A line as a person reads it."""
+    return " ".join(repr(word) if len(word) < 60 else f"{word[:20]!r}...({len(word)})" for word in line)
+
+
+def run() -> None:
+    """By hand."""
+    parser = argparse.ArgumentParser(description="Fuzz the command line.")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--sample", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", help="lines of this command alone")
+    given = parser.parse_args()
+    chosen = [line for line in lines() if given.command in (None, line[0])]
+    if not given.all:
+        chosen = random.Random(given.seed).sample(chosen, min(given.sample, len(chosen)))
+    start = time.monotonic()
+    found = run_lines(chosen)
+    for line, what in found.items():
+        print(f"{short(line)}\n    {what}")
+    print(f"{len(chosen):,} lines in {time.monotonic() - start:.0f} s, {len(found)} in trouble")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    run()
