@@ -116,9 +116,8 @@ def check_pivot(pivot: str | None, metric: str | None, factors: Factors) -> None
                 raise UsageError(f"--pivot {short(pivot)}: unknown factor {name!r}: {nearest(name, sorted(known))}")
         if not any(set(names) <= each for each in has):
             raise UsageError(f"--pivot {pivot}: no adapter of the grid has both factors")
-    known = METRICS
-    if metric is not None and (pivot is None or metric not in known):
-        raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(known)}")
+    if metric is not None and (pivot is None or metric not in METRICS):
+        raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(METRICS)}")
 
 
 def check_export(path: Path) -> None:
