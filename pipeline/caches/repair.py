@@ -130,8 +130,9 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
             embed_images(console, means.clip, means.dataset, writer, encoding, EVERY)
         writer.finish()
         if writer.changed:
+            units = ", ".join(writer.changed)
             console.print(
-                Text(f"{', '.join(writer.changed)}: computed again, but not with the bytes lost", style="yellow"),
+                Text(f"{units}: computed again, but not with the bytes that were lost", style="yellow"),
                 "(another machine, or other libraries than the fingerprint tells)",
             )
 

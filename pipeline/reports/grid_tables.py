@@ -58,7 +58,7 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         console.print(note)
     for failure in ablated.failures:
         what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
-        console.print(Text("failed", style="red"), f"{what}: {failure.reason}")
+        console.print(Text.assemble(("failed", "red"), f": {what}: {failure.reason}"))
 
 
 def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) -> None:
