@@ -67,7 +67,6 @@ def embed(dataset: str | Path, *, progress: bool = False, **options: Any) -> Cac
     >>> mma.embed("shapes", model="tiny", cache=folder / "shapes.zarr", limit=480).header.dim
     64
     """
-    from pathlib import Path
 
     from mma.cache import open_cache
     from mma.pipeline.embedding.embed import EmbedSettings

@@ -6,7 +6,7 @@ import random
 
 from .fuzz import BASE, VALUES, lines, run_lines, short
 
-SAMPLE = 150
+SAMPLE = 60
 
 
 def test_lines_that_nobody_means_are_told_so() -> None:
