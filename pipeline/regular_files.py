@@ -21,6 +21,11 @@ MOST_LINE = 2**20  # letters of a line
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+def expanded(path: str) -> Path:
+    """A path as a person types it: `~` is their home; `~name` stays as it is where there is no such person."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises)
+
+
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, opened for reading; links are followed. OSError for what is not one, and nothing is waited for.
 

@@ -12,6 +12,7 @@ from mma.pipeline.datasets.base import Dataset, Pixels, Split
 from mma.pipeline.datasets.catalog import entries, imagenet_labels
 from mma.pipeline.datasets.folder import dataset_name
 from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.regular_files import expanded
 
 DATA = Path("data")  # the root where none is given
 
@@ -34,7 +35,7 @@ def known() -> list[str]:
 def cache_name(name: str, limit: int | None) -> str:
     """What `find_dataset` will call a data set of which `limit` rows per split are taken, without opening it."""
     if name not in known():
-        name = dataset_name(Path(name.removeprefix("hf:")).expanduser())
+        name = dataset_name(expanded(name.removeprefix("hf:")))
     return name if limit is None else f"{name}-limit{limit}"
 
 
@@ -61,7 +62,7 @@ def find_dataset(name: str, source: Source, console: Console | None = None) -> D
         from mma.pipeline.datasets.hub import hub
 
         return hub(name.removeprefix("hf:"), source.seed)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return _own(path, source)
     if re.search(r"[/\\.~]", name):

@@ -23,7 +23,7 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.embedding.settings import PRECISIONS
 from mma.pipeline.embedding.tiny import TINY
 from mma.pipeline.errors import UsageError, WorkError, nearest
-from mma.pipeline.regular_files import open_regular, read_json
+from mma.pipeline.regular_files import expanded, open_regular, read_json
 
 LOCAL = "local-dir:"
 
@@ -154,7 +154,7 @@ def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> Weights:
         if own and not activation:
             raise UsageError(f"{pretrained!r} weights need plain GELU: use --model {name.removesuffix('-quickgelu')}")
         return Weights(model, pretrained, tag, activation)
-    file = Path(pretrained).expanduser()
+    file = expanded(pretrained)
     if not file.is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise UsageError(f"{pretrained!r} is neither a file nor weights of {model}: {nearest(pretrained, tags)}")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mma.cache import check_name
 from mma.pipeline.embedding.prompt_noise import add_noise, is_noise
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.regular_files import parse_json, read_regular
+from mma.pipeline.regular_files import expanded, parse_json, read_regular
 
 DEFAULT = "default"
 PHOTO = ("a photo of a {}.",)
@@ -82,13 +82,13 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
         if names.count(name) > 1:
             raise UsageError(f"--prompts {spec} names {name!r} twice")
         if file := word.partition("=")[2]:
-            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
+            _read_sentences(expanded(file)) if _is_sentences(file) else read_templates([file])
         if not templates and name == word:
             base, _, noise = name.rpartition("-")
             _refuse_unknown(base or DEFAULT if is_noise(noise) else name)
     for _, equals, file in (word.partition("=") for word in words):
         if equals:
-            _read_sentences(Path(file).expanduser()) if _is_sentences(file) else read_templates([file])
+            _read_sentences(expanded(file)) if _is_sentences(file) else read_templates([file])
     read_templates(templates)
     return words
 
@@ -106,7 +106,7 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...]:
         if "{}" in value:
             found.append(value)
         else:
-            found += _file_templates(Path(value).expanduser())
+            found += _file_templates(expanded(value))
     for template in found:
         if template.count("{}") != 1:
             raise UsageError(f"template {template!r} needs exactly one {{}} for the class name")
@@ -116,7 +116,7 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...]:
 def _read_set(word: str, classnames: Sequence[str], own: Sequence[str]) -> PromptSet:
     name, equals, file = word.partition("=")
     if equals:
-        path = Path(file).expanduser()
+        path = expanded(file)
         if _is_sentences(file):
             return _sentences(name, path, classnames)
         return filled(name, read_templates([file]), classnames)

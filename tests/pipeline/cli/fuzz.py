@@ -160,7 +160,8 @@ def lines() -> Iterator[Line]:
                 yield _line(words, arguments, {**options, name: ""}, flag=name)
                 continue
             for called, value in VALUES.items():
-                if words != ("demo",) or called in NO_FOLDER:
+                downloads = name == "model" and called == "none"  # that is the default
+                if not downloads and (words != ("demo",) or called in NO_FOLDER):
                     yield _line(words, arguments, {**options, name: value})
     named = {name: adapter for adapter in ADAPTERS for name in (o.name for o in options_of(adapter_class(adapter)))}
     for name in (*named, *FACTORS, "seed", "nothing"):
@@ -195,12 +196,12 @@ def _too_long(*_: object) -> None:
     raise Hang
 
 
-def trouble(line: Line) -> str | None:
+def trouble(line: Line, seconds: int = SECONDS) -> str | None:
     """Run a line in this process, in the current folder; what is wrong with how it ended, or None."""
     said, printed = io.StringIO(), io.StringIO()
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     code: object = 0
     try:
         with (
@@ -212,7 +213,7 @@ def trouble(line: Line) -> str | None:
     except SystemExit as error:
         code = error.code
     except Hang:
-        return f"no end in {SECONDS} s"
+        return f"no end in {seconds} s"
     except BaseException as error:
         return f"traceback: {type(error).__name__}: {error}"
     finally:
@@ -221,8 +222,8 @@ def trouble(line: Line) -> str | None:
     last = said.getvalue()
     if grown > MEMORY:
         return f"{grown / 1e9:.1f} GB more memory"
-    if time.monotonic() - start > SECONDS:
-        return f"no end in {SECONDS} s"
+    if time.monotonic() - start > seconds:
+        return f"no end in {seconds} s"
     if "a defect" in last or "Traceback" in last:
         return last.strip().splitlines()[-1]
     if code not in (0, 1, 2, None):
@@ -239,6 +240,8 @@ def run_lines(chosen: Sequence[Line]) -> dict[Line, str]:
         make_place(Path(folder))
         os.chdir(folder)
         try:
+            for words in (("fit",), ("embed",)):  # imports and first steps take seconds, which no line is charged for
+                trouble(_line(words, *BASE[words]), seconds=120)
             for line in chosen:
                 if what := trouble(line):
                     found[line] = what
