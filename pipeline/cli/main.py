@@ -105,7 +105,7 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
         show_fitted(stdout(), fitted)
         stderr().print("Weights and predictions of every seed:")
         show_pairs(
-            stderr(), [(f"  {row.setting.adapter}", str(setting_folder(settings.out, row.setting))) for row in fitted]
+            stderr(), [(f"  {row.setting.name}", str(setting_folder(settings.out, row.setting))) for row in fitted]
         )
 
 

@@ -61,7 +61,7 @@ def test_one_adapter_is_shown_with_its_source_and_help_for_every_option(mma_here
     shown = mma_here("adapters", "clip-adapter").stdout
     assert "A bottleneck of two layers" in shown
     assert "CLIP-Adapter, arXiv 2110.04544; code gaopengcuhk/CLIP-Adapter" in shown
-    assert " ".join(next(line for line in shown.splitlines() if "--ratio" in line).split()) == (
+    assert " ".join(next(line for line in shown.splitlines() if "--ratio" in line).replace("│", "").split()) == (
         "--ratio float 0.2 weight of the adaptation, 0 (zero-shot) to 1"
     )
     for adapter in json.loads(mma_here("adapters", "--json").stdout):
