@@ -17,6 +17,7 @@ from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
+from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
 app = typer.Typer(
@@ -31,7 +32,6 @@ app.add_typer(cache_app)
 app.add_typer(datasets_app)
 
 DEBUG = "--debug"
-INTERRUPTED = 130
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -221,13 +221,12 @@ def main() -> None:
     debug = DEBUG in sys.argv
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
     try:
-        code = app(arguments, standalone_mode=False)
+        with interruptible():
+            code = app(arguments, standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    if code == INTERRUPTED:
-        print("interrupted: what is done is kept, and the same command continues", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

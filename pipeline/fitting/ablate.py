@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import Protocol as Interface
 
 from rich.console import Console
@@ -78,8 +78,9 @@ def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Co
     if settings.workers == 1 and settings.scheduler is None:
         rest = _probe(runner, todo, console)
     if rest:
-        with watch(console, runner.plan, runner.outcomes, len(rest)) as shown:
-            for outcome in runner.run(rest, workers=settings.workers, scheduler=settings.scheduler):
+        running = runner.run(rest, workers=settings.workers, scheduler=settings.scheduler)
+        with watch(console, runner.plan, runner.outcomes, len(rest)) as shown, closing(running):
+            for outcome in running:
                 shown(outcome)
     passed = time.perf_counter() - start
     console.print(f"{len(todo):,} cells in {span(passed)}, {len(todo) / passed:.1f} cells/s")

@@ -7,6 +7,7 @@ the results folder, and what the store has is not fitted again.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 from rich.console import Console
 
@@ -45,8 +46,11 @@ def fit(settings: FitSettings, console: Console) -> Grid:
         todo = runner.todo
         if todo:
             start = time.perf_counter()
-            with bar(console, "fits", len(todo)) as shown:
-                for outcome in runner.run(todo, workers=settings.workers):
+            with (
+                bar(console, "fits", len(todo)) as shown,
+                closing(runner.run(todo, workers=settings.workers)) as running,
+            ):
+                for outcome in running:
                     shown(outcome)
             console.print(f"{len(todo)} fits in {span(time.perf_counter() - start)}")
         runner.write_metrics()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,14 @@ class Runner:
         """What is neither done nor known to fail."""
         return self.plan.works(cell for cell in self.plan.cells if cell.id not in self.outcomes)
 
-    def run(self, works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None) -> Iterator[Outcome]:
+    def run(
+        self, works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None
+    ) -> Generator[Outcome, None, None]:
         """Run some cells; each outcome is on the disk when it is yielded."""
-        for outcome in run_works(works, self.plan.loader, workers=workers, scheduler=scheduler):
-            self.record(outcome)
-            yield outcome
+        with closing(run_works(works, self.plan.loader, workers=workers, scheduler=scheduler)) as outcomes:
+            for outcome in outcomes:
+                self.record(outcome)
+                yield outcome
 
     def record(self, outcome: Outcome) -> None:
         """Write the files of a cell, then its record: a recorded cell has its files."""
