@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -102,21 +103,21 @@ def _give(
             break
         worker = free or _start(run, workers)
         worker.item = item
-        try:
+        with suppress(OSError):
             worker.pipe.send(item)
-        except OSError:  # it is dead, which reading from it will tell
-            continue
     return [worker for worker in workers if worker.item is not None]
 
 
 def _start(run: Callable[[Any], Any], workers: list[_Worker[Item]]) -> _Worker[Item]:
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=_serve, args=(theirs, run), daemon=True)
-    with _signals_held():  # the worker starts with them held, and holds them; and none is lost here between two lines
+    process = SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+    with _signals_held():
         process.start()
         worker: _Worker[Item] = _Worker(process, ours)
         workers.append(worker)
     theirs.close()
+    with suppress(OSError):  # it is dead, which reading from it will tell
+        ours.send(run)
     return worker
 
 
@@ -142,22 +143,32 @@ def _ending(code: int | None) -> str:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Signals that come within are delivered at the end; a process that is started within never sees any."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    """Signals that come within are delivered at the end, so that no process is started and then lost; and a process
+    that is started within never sees any.
+    """
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # where Python delivers them, whatever thread has them
+        before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in HELD}
+    resource_tracker.ensure_running()  # now, since that lets signals through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
 
 
-def _serve(pipe: Connection, run: Callable[[Any], Any]) -> None:
+def _serve(pipe: Connection) -> None:
     """A worker's life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _die_first()
     try:
+        run = pipe.recv()  # here, since it imports what it needs
         pipe.send(None)  # ready
         while True:
             pipe.send(run(pipe.recv()))

@@ -50,9 +50,10 @@ def attempt(cache: str, command: str, number: signal.Signals, after: float, whol
         try:
             _, said = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
+            left = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in members(process.pid)]
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return "did not end"
+            return f"did not end: {left}"
         took = time.monotonic() - began
         alive = members(process.pid)
         if alive:
