@@ -49,9 +49,8 @@ def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> 
             f"the baseline {settings.baseline!r} is no setting of this grid: name one of its adapters and values"
         )
     with Store(settings.out) as store:
-        runner = Runner(plan, store, settings.out, predictions=settings.predictions)
-        if not settings.force:
-            runner.known(retry_failed=settings.retry_failed)
+        runner = Runner(plan, store, settings.out, predictions=settings.predictions, say=console.print)
+        runner.known(retry_failed=settings.retry_failed, force=settings.force)
         todo = runner.todo
         _say_plan(console, runner, todo)
         if todo:

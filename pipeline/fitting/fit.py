@@ -34,9 +34,8 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     for cache in settings.cache:
         add_grid(plan, cache, settings.factors, settings.device, settings.partial, console)
     with Store(settings.out) as store:
-        runner = Runner(plan, store, settings.out)
-        if not settings.force:
-            runner.known(retry_failed=True)
+        runner = Runner(plan, store, settings.out, say=console.print)
+        runner.known(retry_failed=True, force=settings.force)
         for setting, cells in plan.rows.items():
             have = sum(cell.id in runner.outcomes for cell in cells)
             if have:

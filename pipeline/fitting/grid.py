@@ -23,7 +23,7 @@ from concurrent.futures import (
 )
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Work:
     cell: Cell
     addresses: tuple[Address, ...]  # of the data it is fitted on, then of its targets
     keep_weights: bool = False
-    alone: bool = False  # in a process of its own, after the others: a process that ran it has died
+    alone: bool = False  # after the others, in a process that runs nothing beside it: one that ran it has died
 
 
 Take = Callable[[Work], bool]
@@ -111,10 +111,10 @@ def _outcomes(
     else:
         yield from _on_threads(taken, loader)
         died = []
-    suspects = [work for work in works if work not in together and take(work)]
-    for work in [*died, *suspects]:
-        ((_, outcome),) = each(run_work, [work], 1)
-        yield Failure(work.cell, f"{outcome}, twice") if isinstance(outcome, Died) else outcome, work
+    suspects = (work for work in works if work.alone and scheduler is None and take(work))
+    with closing(each(run_work, chain(died, suspects), 1)) as pairs:
+        for work, outcome in pairs:
+            yield Failure(work.cell, f"{outcome}, twice") if isinstance(outcome, Died) else outcome, work
 
 
 def _on_processes(works: Iterator[Work], workers: int) -> Generator[tuple[Outcome, Work], None, list[Work]]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +21,51 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mma.cache.durable import write_whole
+from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import Plan
-from mma.pipeline.fitting.results import Predictions, Result, setting_folder, weights_file
+from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
 from mma.pipeline.fitting.store import Store
 from mma.pipeline.progress import track
+
+POLL = 0.5  # seconds between looks at what another process has done
+DEATHS = 3  # of processes that ran a cell, and it is given up
 
 Outcomes = dict[str, Outcome]  # by cell
 
 
 class Runner:
-    """Runs cells of a plan into a store."""
+    """Runs cells of a plan into a store. `say` is told what a person may wonder about."""
 
-    def __init__(self, plan: Plan, store: Store, out: Path, *, predictions: bool = True) -> None:
-        self.plan, self.store, self.out, self.predictions = plan, store, out, predictions
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        out: Path,
+        *,
+        predictions: bool = True,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.plan, self.store, self.out, self.predictions, self._say = plan, store, out, predictions, say
         self.outcomes: Outcomes = {}
+        self._again: set[str] = set()  # cells that are to be run though they have a record
 
-    def known(self, *, retry_failed: bool) -> None:
-        """Take what the store has of the plan; where files are kept, only if they are there."""
+    def known(self, *, retry_failed: bool, force: bool = False) -> None:
+        """Take what the store has of the plan, unless forced; where files are kept, only if they are there."""
         cells = self.plan.cells
-        done: Outcomes = dict(self.store.results(cells))
+        recorded = self.store.recorded(cells)
+        if not force:
+            self.outcomes |= self._stored(cells, failures=not retry_failed)
+        self._again = recorded - self.outcomes.keys()
+
+    def _stored(self, cells: Sequence[Cell], *, failures: bool) -> Outcomes:
+        found: Outcomes = dict(self.store.results(cells))
         if self.plan.keep_weights:
-            done = {key: found for key, found in done.items() if weights_file(self.out, found.cell).is_file()}
-        self.outcomes |= done
-        if not retry_failed:
-            self.outcomes |= self.store.failures(cells)
+            found = {key: each for key, each in found.items() if weights_file(self.out, each.cell).is_file()}
+        if failures:
+            found |= self.store.failures(cells)
+        return found
 
     @property
     def todo(self) -> list[Work]:
@@ -53,11 +75,53 @@ class Runner:
     def run(
         self, works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None
     ) -> Generator[Outcome, None, None]:
-        """Run some cells; each outcome is on the disk when it is yielded."""
-        with closing(run_works(works, self.plan.loader, workers=workers, scheduler=scheduler)) as outcomes:
+        """Run some cells; each outcome is on the disk when it is yielded.
+
+        A cell that another process runs is left to it and waited for at the end; it is run here if that one dies.
+        """
+        left, told = list(works), False
+        with Claims(self.store.path, counts=scheduler is None) as claims:
+            while left:
+                yield from self._found(left)
+                held = claims.held({work.cell.id for work in left})
+                free = [work for work in left if work.cell.id not in {*held, *self.outcomes}]
+                if free:
+                    yield from self._run(free, claims, workers, scheduler)
+                elif held:
+                    if not told:
+                        self._say(f"{len(held):,} cells are run by another process: waiting for it")
+                    told = True
+                    time.sleep(POLL)
+                left = [work for work in left if work.cell.id not in self.outcomes]
+
+    def _run(
+        self, works: Sequence[Work], claims: Claims, workers: int, scheduler: str | None
+    ) -> Generator[Outcome, None, None]:
+        deaths = claims.deaths()
+        hopeless = [work for work in works if deaths.get(work.cell.id, 0) >= DEATHS]
+        for work in hopeless:
+            failure = Failure(work.cell, f"{deaths[work.cell.id]} processes have died while they ran it (memory?)")
+            self.record(failure)
+            yield failure
+        ready = [replace(work, alone=deaths.get(work.cell.id, 0) > 0) for work in works if work not in hopeless]
+
+        def take(work: Work) -> bool:
+            return claims.take(work.cell.id, recorded=work.cell.id in self._again)
+
+        running = run_works(ready, self.plan.loader, workers=workers, scheduler=scheduler, take=take)
+        with closing(running) as outcomes:
             for outcome in outcomes:
                 self.record(outcome)
                 yield outcome
+
+    def _found(self, works: Sequence[Work]) -> Iterator[Outcome]:
+        """What another process has recorded of some cells since they were planned."""
+        cells = [work.cell for work in works if work.cell.id not in self._again]
+        recorded = self.store.recorded(cells)
+        found = self._stored(cells, failures=True)
+        self.outcomes |= found
+        self._again |= recorded - found.keys()  # recorded without the files that are wanted here
+        yield from found.values()
 
     def record(self, outcome: Outcome) -> None:
         """Write the files of a cell, then its record: a recorded cell has its files."""

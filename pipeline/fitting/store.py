@@ -3,6 +3,7 @@
     cells        one row a cell that is done or failed: its config, metrics, details, seconds, status, reason
     predictions  per cell and test: the predicted class of each row, little-endian int32
     tests        the rows and labels that predictions are about, shared by all cells that have them
+    claims       which process runs which cell; see claims.py
 
 A cell is recorded in one transaction, so a kill loses the cells in flight and no other, and several processes may
 record at once.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.claims import TABLE as CLAIMS
 from mma.pipeline.fitting.results import Failure, Predictions, Result
 
 FILE = "results.sqlite"
@@ -72,7 +74,7 @@ class Store:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             with self._transaction():
-                for statement in ((FROM_1 if version == 1 else "") + TABLES).split(";"):
+                for statement in ((FROM_1 if version == 1 else "") + TABLES + CLAIMS).split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"pragma user_version = {VERSION}")
         except sqlite3.OperationalError as error:
@@ -110,6 +112,7 @@ class Store:
             row |= {"status": "done", "metrics": metrics, "details": details, "seconds": result.seconds}
         try:
             with self._transaction():
+                self._db.execute("delete from claims where cell = ?", (cell.id,))
                 self._db.execute("delete from predictions where cell = ?", (cell.id,))
                 names, marks = ", ".join(row), ", ".join("?" * len(row))
                 self._db.execute(f"insert or replace into cells ({names}) values ({marks})", tuple(row.values()))
@@ -118,6 +121,11 @@ class Store:
                         self._insert_predictions(cell.id, each)
         except sqlite3.DatabaseError as error:
             raise WorkError(f"{self.path} cannot be written ({error}); what is recorded is kept") from error
+
+    def recorded(self, cells: Iterable[Cell]) -> set[str]:
+        """Those of some cells that have a record, by id."""
+        ids = [cell.id for cell in cells]
+        return {each for each in ids if self._db.execute("select 1 from cells where id = ?", (each,)).fetchone()}
 
     def results(self, cells: Iterable[Cell]) -> dict[str, Result]:
         """The finished ones among some cells, by id; without predictions, see `predictions`."""

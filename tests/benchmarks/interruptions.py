@@ -36,6 +36,7 @@ def attempt(cache: str, command: str, number: signal.Signals, after: float, whol
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed,
         )
         assert process.stderr
         store = Path(folder) / "runs/results.sqlite"
@@ -67,6 +68,11 @@ def attempt(cache: str, command: str, number: signal.Signals, after: float, whol
             os.killpg(process.pid, signal.SIGKILL)
             return f"left {len(alive)} processes"
         return "right" if took < 3 else f"took {took:.1f} s"
+
+
+def _heed() -> None:
+    for number in CODES:  # a shell's background process has some ignored
+        signal.signal(number, signal.SIG_DFL)
 
 
 def members(group: int) -> list[int]:
