@@ -7,6 +7,7 @@ at once: an interruption loses the cells in flight, and the same command continu
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -164,7 +165,10 @@ def run_work(work: Work, loader: Loader | None = None) -> Outcome:
             if features.data != plan:
                 raise WorkError(f"the cache at {address.cache} is another one than the grid was planned on")
         _check_code(work.cell.setting)
-        return run_cell(work.cell, data, keep_weights=work.keep_weights)
+        result = run_cell(work.cell, data, keep_weights=work.keep_weights)
+        if not all(math.isfinite(value) for value in result.metrics.values()):
+            raise WorkError("a metric is not a finite number")
+        return result
     except Exception as error:  # one cell's trouble stops no other
         return _failure(work.cell, error)
 

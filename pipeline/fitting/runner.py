@@ -8,7 +8,6 @@ With files, each setting of a plan gets a folder beside the store:
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,7 +25,7 @@ from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import Plan
 from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
-from mma.pipeline.fitting.store import Store
+from mma.pipeline.fitting.store import Store, to_json
 from mma.pipeline.progress import track
 
 POLL = 0.5  # seconds between looks at what another process has done
@@ -132,12 +131,10 @@ class Runner:
         self.outcomes[outcome.cell.id] = outcome
 
     def write_metrics(self) -> None:
-        """metrics.json of every setting, where files are kept."""
-        for setting, cells in self.plan.rows.items():
-            done = [self.outcomes[cell.id] for cell in cells if cell.id in self.outcomes]
-            results = [outcome for outcome in done if isinstance(outcome, Result)]
-            if results:
-                _write_metrics(setting_folder(self.out, setting), results)
+        """metrics.json of every setting, where files are kept: what the store has of it."""
+        for setting in self.plan.rows:
+            if known := self.store.seeds(setting):
+                write_whole(setting_folder(self.out, setting) / "metrics.json", _json(known))
 
 
 @contextmanager
@@ -154,13 +151,6 @@ def _write_files(result: Result, config: Mapping[str, Any], out: Path) -> None:
     write_whole(weights_file(out, result.cell), result.weights or b"")
 
 
-def _write_metrics(folder: Path, results: Sequence[Result]) -> None:
-    path = folder / "metrics.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    seeds = {str(r.cell.seed): {**r.metrics, "seconds": round(r.seconds, 3), **r.details} for r in results}
-    write_whole(path, _json({**known, **seeds}))
-
-
 def _npz(predictions: Sequence[Predictions]) -> bytes:
     arrays: dict[str, NDArray[np.int32]] = {}
     for p in predictions:
@@ -170,5 +160,5 @@ def _npz(predictions: Sequence[Predictions]) -> bytes:
     return stream.getvalue()
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+def _json(value: Mapping[Any, Any]) -> bytes:
+    return (to_json(value, indent=2, sort_keys=True) + "\n").encode()
