@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from typing import Protocol as Interface
 
 from rich.console import Console
 
 from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.estimate import Estimate, Kind, Pace
 from mma.pipeline.fitting.factors import adapters_of, described, matches
 from mma.pipeline.fitting.grid import Outcome, Work
 from mma.pipeline.fitting.plan import Plan, add_grid
@@ -18,7 +19,7 @@ from mma.pipeline.fitting.results import Failure, Grid, Result
 from mma.pipeline.fitting.runner import Outcomes, Runner, bar
 from mma.pipeline.fitting.settings import AblateSettings
 from mma.pipeline.fitting.store import Store
-from mma.pipeline.progress import span
+from mma.pipeline.progress import Remaining, span
 
 Shown = Callable[[Outcome], None]
 
@@ -26,13 +27,17 @@ Shown = Callable[[Outcome], None]
 class Watch(Interface):
     """What a person looks at while a grid runs; see reports/live.py."""
 
-    def __call__(self, console: Console, plan: Plan, outcomes: Outcomes, total: int) -> AbstractContextManager[Shown]:
-        """A context for `total` cells still to run."""
+    def __call__(
+        self, console: Console, plan: Plan, outcomes: Outcomes, total: int, left: Remaining
+    ) -> AbstractContextManager[Shown]:
+        """A context for `total` cells still to run, which take `left` seconds."""
 
 
-def plain(console: Console, plan: Plan, outcomes: Outcomes, total: int) -> AbstractContextManager[Shown]:
+def plain(
+    console: Console, plan: Plan, outcomes: Outcomes, total: int, left: Remaining
+) -> AbstractContextManager[Shown]:
     """A bar."""
-    return bar(console, "cells", total)
+    return bar(console, "cells", total, left)
 
 
 def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> Grid:
@@ -73,32 +78,31 @@ def _say_plan(console: Console, runner: Runner, todo: list[Work]) -> None:
 
 
 def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Console, watch: Watch) -> None:
-    start, rest = time.perf_counter(), todo
-    if settings.workers == 1 and settings.scheduler is None:
-        rest = _probe(runner, todo, console)
+    start, estimate = time.perf_counter(), Estimate(runner.store.times())
+    here = settings.workers == 1 and settings.scheduler is None
+    rest = _probe(runner, todo, estimate) if here else todo
+    pace = Pace(estimate, [work.cell.setting for work in rest], (os.cpu_count() or 1) if here else settings.workers)
+    left = pace.left()
+    if rest and left is not None:
+        console.print(f"about {span(left)}, by cells like these")
     if rest:
         running = runner.run(rest, workers=settings.workers, scheduler=settings.scheduler)
-        with watch(console, runner.plan, runner.outcomes, len(rest)) as shown, closing(running):
+        with watch(console, runner.plan, runner.outcomes, len(rest), pace.left) as shown, closing(running):
             for outcome in running:
+                pace.done(outcome.cell.setting, outcome.seconds if isinstance(outcome, Result) else None)
                 shown(outcome)
     passed = time.perf_counter() - start
     console.print(f"{len(todo):,} cells in {span(passed)}, {len(todo) / passed:.1f} cells/s")
 
 
-def _probe(runner: Runner, todo: list[Work], console: Console) -> list[Work]:
-    """Run two cells, the first of which warms up, say how long the rest takes by them, and return the rest."""
-    seconds = 0.0
-    probes = list(dict.fromkeys([todo[-1], todo[len(todo) // 2]]))
-    for probe in probes:
-        began = time.perf_counter()
-        _exhaust(runner.run([probe]))
-        seconds = time.perf_counter() - began
-    rest = [work for work in todo if work not in probes]
-    if rest:
-        console.print(f"about {span(seconds * len(rest) / (os.cpu_count() or 1))}, by two cells")
-    return rest
-
-
-def _exhaust(outcomes: Iterator[Outcome]) -> None:
-    for _ in outcomes:
-        pass
+def _probe(runner: Runner, todo: list[Work], estimate: Estimate) -> list[Work]:
+    """Run a cell of each adapter of which nothing was measured, the one with most shots; return the rest."""
+    probes: dict[str, Work] = {}
+    for work in sorted(todo, key=lambda work: work.cell.setting.protocol.shots):
+        if estimate.seconds(Kind.of(work.cell.setting)) is None:
+            probes[work.cell.setting.adapter] = work
+    with closing(runner.run(list(probes.values()))) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Result):
+                estimate.add(Kind.of(outcome.cell.setting), outcome.seconds)
+    return [work for work in todo if work.cell.id not in runner.outcomes]

@@ -26,7 +26,7 @@ from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import Plan
 from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
 from mma.pipeline.fitting.store import Store, to_json
-from mma.pipeline.progress import track
+from mma.pipeline.progress import Remaining, track
 
 POLL = 0.5  # seconds between looks at what another process has done
 DEATHS = 3  # of processes that ran a cell, and it is given up
@@ -138,9 +138,9 @@ class Runner:
 
 
 @contextmanager
-def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[Outcome], None]]:
+def bar(console: Console, unit: str, total: int, left: Remaining | None = None) -> Iterator[Callable[[Outcome], None]]:
     """A plain bar: what is shown where no one gives something better to look at."""
-    with track(console, unit, total, unit) as advance:
+    with track(console, unit, total, unit, left) as advance:
         yield lambda outcome: advance(1)
 
 

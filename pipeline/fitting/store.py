@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import Cell, Setting
 from mma.pipeline.fitting.claims import TABLE as CLAIMS
+from mma.pipeline.fitting.estimate import Kind
 from mma.pipeline.fitting.results import Failure, Predictions, Result
 from mma.pipeline.regular_files import parse_json
 
@@ -198,7 +199,20 @@ class Store:
             " where p.cell = ? order by p.rowid",
             (cell,),
         )
-        return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+        try:
+            return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+        except (TypeError, ValueError):
+            raise self._damaged(cell, "predictions") from None
+
+    def times(self) -> Iterator[tuple[Kind, float]]:
+        """What every finished cell took, in seconds."""
+        rows = self._db.execute(
+            "select adapter, case when json_valid(config) then json_extract(config, '$.protocol.shots') end,"
+            " data, setting, seconds from cells where status = 'done'"
+        )
+        for adapter, shots, data, setting, seconds in rows:
+            if _is_number(seconds):
+                yield Kind(adapter, shots, data, setting), float(seconds)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every record, with its JSON read. Raises WorkError as `results`."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
 from mma.pipeline.fitting.ablate import Shown, plain
@@ -16,20 +16,22 @@ from mma.pipeline.fitting.cells import Setting
 from mma.pipeline.fitting.grid import Outcome
 from mma.pipeline.fitting.plan import Plan
 from mma.pipeline.fitting.results import Result
-from mma.pipeline.progress import Rate
+from mma.pipeline.progress import Left, Rate, Remaining
 from mma.pipeline.reports.tables import label, metric_text, protocol_text
 
 LIVE_ROWS = 12  # settings shown while running, those that changed last
 
 
 @contextmanager
-def live_table(console: Console, plan: Plan, outcomes: Mapping[str, Outcome], total: int) -> Iterator[Shown]:
+def live_table(
+    console: Console, plan: Plan, outcomes: Mapping[str, Outcome], total: int, left: Remaining
+) -> Iterator[Shown]:
     """Running means of the settings that changed last."""
     if not console.is_terminal:
-        with plain(console, plan, dict(outcomes), total) as shown:
+        with plain(console, plan, dict(outcomes), total, left) as shown:
             yield shown
         return
-    bar = Progress(BarColumn(), MofNCompleteColumn(), Rate("cells"), TimeRemainingColumn(), TextColumn("left"))
+    bar = Progress(BarColumn(), MofNCompleteColumn(), Rate("cells"), Left(left))
     task = bar.add_task("cells", total=total)
     recent: dict[Setting, None] = {}
     with Live(bar, console=console, refresh_per_second=4, transient=True) as live:
