@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, closing
 from typing import Protocol as Interface
 
 from rich.console import Console
 
 from mma.pipeline.errors import UsageError
+from mma.pipeline.fitting.cells import Cell
 from mma.pipeline.fitting.estimate import Estimate, Kind, Pace
-from mma.pipeline.fitting.factors import adapters_of, described, matches
+from mma.pipeline.fitting.factors import adapters_of, as_typed, described, matches
 from mma.pipeline.fitting.grid import Outcome, Work
 from mma.pipeline.fitting.plan import Plan, add_grid
 from mma.pipeline.fitting.results import Failure, Grid, Result
@@ -20,6 +21,8 @@ from mma.pipeline.fitting.runner import Outcomes, Runner, bar
 from mma.pipeline.fitting.settings import AblateSettings
 from mma.pipeline.fitting.store import Store
 from mma.pipeline.progress import Remaining, span
+
+SAID = 10  # failures of which a line is said while a grid runs; its table has them all
 
 Shown = Callable[[Outcome], None]
 
@@ -43,12 +46,15 @@ def plain(
 def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> Grid:
     """Run what is not done of a grid, and return all of it. Plan and progress go to `console`.
 
-    Raises UsageError, CacheError or AdapterError, before any work, where a part of the grid cannot be done.
+    A setting that cannot be drawn on its cache is left out, and noted. Raises UsageError, CacheError or AdapterError,
+    before any work, where another part of the grid cannot be done, or nothing can be drawn.
     """
     wanted = described(settings.baseline, adapters_of(settings.factors))
-    plan = Plan()
+    plan = Plan(tolerant=True)
     for cache in settings.cache:
         add_grid(plan, cache, settings.factors, settings.device)
+    if plan.undrawn and all(setting.adapter == "zero-shot" for setting in plan.rows):
+        raise UsageError(next(iter(plan.undrawn.values())))
     if not any(matches(setting, wanted) for setting in plan.rows):
         raise UsageError(
             f"the baseline {settings.baseline!r} is no setting of this grid: name one of its adapters and values"
@@ -68,6 +74,8 @@ def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> 
 def _say_plan(console: Console, runner: Runner, todo: list[Work]) -> None:
     failed = sum(isinstance(outcome, Failure) for outcome in runner.outcomes.values())
     done = len(runner.outcomes) - failed
+    for reason in dict.fromkeys(runner.plan.undrawn.values()):
+        console.print(f"left out: {reason}", markup=False)
     words = [f"{len(runner.plan.cells):,} cells", f"{done:,} done", f"{len(todo):,} to run"]
     if failed:
         words.append(f"{failed:,} failed before (--retry-failed runs them again)")
@@ -79,8 +87,17 @@ def _say_plan(console: Console, runner: Runner, todo: list[Work]) -> None:
 
 def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Console, watch: Watch) -> None:
     start, estimate = time.perf_counter(), Estimate(runner.store.times())
+    failed: list[Failure] = []
+
+    def tell(outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
+            failed.append(outcome)
+            if len(failed) <= SAID:
+                named = cell_text(outcome.cell, settings.factors)
+                console.print(f"failed: {named}: {outcome.reason}", markup=False)
+
     here = settings.workers == 1 and settings.scheduler is None
-    rest = _probe(runner, todo, estimate) if here else todo
+    rest = _probe(runner, todo, estimate, tell) if here else todo
     pace = Pace(estimate, [work.cell.setting for work in rest], (os.cpu_count() or 1) if here else settings.workers)
     left = pace.left()
     if rest and left is not None:
@@ -91,11 +108,14 @@ def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Co
             for outcome in running:
                 pace.done(outcome.cell.setting, outcome.seconds if isinstance(outcome, Result) else None)
                 shown(outcome)
+                tell(outcome)
+    if len(failed) > SAID:
+        console.print(f"and {len(failed) - SAID:,} more failed")
     passed = time.perf_counter() - start
     console.print(f"{len(todo):,} cells in {span(passed)}, {len(todo) / passed:.1f} cells/s")
 
 
-def _probe(runner: Runner, todo: list[Work], estimate: Estimate) -> list[Work]:
+def _probe(runner: Runner, todo: list[Work], estimate: Estimate, tell: Shown) -> list[Work]:
     """Run a cell of each adapter of which nothing was measured, the one with most shots; return the rest."""
     probes: dict[str, Work] = {}
     for work in sorted(todo, key=lambda work: work.cell.setting.protocol.shots):
@@ -103,6 +123,14 @@ def _probe(runner: Runner, todo: list[Work], estimate: Estimate) -> list[Work]:
             probes[work.cell.setting.adapter] = work
     with closing(runner.run(list(probes.values()))) as outcomes:
         for outcome in outcomes:
+            tell(outcome)
             if isinstance(outcome, Result):
                 estimate.add(Kind.of(outcome.cell.setting), outcome.seconds)
     return [work for work in todo if work.cell.id not in runner.outcomes]
+
+
+def cell_text(cell: Cell, factors: Collection[str]) -> str:
+    """A cell as a person finds it in the grid: `small, mma lam=0.5 shots=2, seed 3`."""
+    flat = cell.setting.flat()
+    values = [f"{name}={as_typed(flat[name])}" for name in factors if name in flat and name not in ("adapter", "seed")]
+    return f"{cell.setting.data.dataset}, {' '.join([cell.setting.name, *values])}, seed {cell.seed}"

@@ -15,6 +15,8 @@ from typing import Any
 
 from mma.pipeline.fitting.cells import Setting
 
+SETTLE = 2.0  # seconds until what has been done says how many cells are really done at once
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -28,7 +30,7 @@ class Kind:
     @classmethod
     def of(cls, setting: Setting) -> Kind:
         """The kind of a setting's cells."""
-        return cls(setting.adapter, setting.protocol.shots, setting.data.digest, setting.id)
+        return cls(setting.name, setting.protocol.shots, setting.data.digest, setting.id)
 
     def likenesses(self) -> Iterator[tuple[Any, ...]]:
         """What other cells may share with it, from all to little."""
@@ -65,7 +67,8 @@ class Pace:
     def __init__(self, estimate: Estimate, settings: Iterable[Setting], cores: int) -> None:
         self._estimate, self._cores = estimate, cores
         self._waiting = Counter(Kind.of(setting) for setting in settings)
-        self._began, self._measured = time.monotonic(), 0.0  # the sum of the times of what is done
+        self._began: float | None = None  # when the first was done: until then, processes are being started
+        self._measured = 0.0  # the sum of the times of what has been done since
 
     def done(self, setting: Setting, seconds: float | None) -> None:
         """A cell is done, or has failed (None)."""
@@ -73,7 +76,10 @@ class Pace:
         self._waiting[kind] -= 1
         if seconds is not None:
             self._estimate.add(kind, seconds)
-            self._measured += seconds
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._measured += seconds or 0.0
 
     def left(self) -> float | None:
         """Seconds; None where nothing like some of it was measured."""
@@ -83,6 +89,7 @@ class Pace:
             if count and seconds is None:
                 return None
             total += count * (seconds or 0.0)
-        passed = time.monotonic() - self._began
-        slower = passed * self._cores / self._measured if self._measured > passed else 1.0
-        return total / self._cores * slower
+        passed = 0.0 if self._began is None else time.monotonic() - self._began
+        if passed < SETTLE or not self._measured:
+            return total / self._cores
+        return total * passed / self._measured  # with the cores that there really are, and all that is beside the fits

@@ -57,7 +57,8 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     failures = [outcome for outcome in runner.outcomes.values() if isinstance(outcome, Failure)]
     if failures:
         cell, more = failures[0].cell, f" (and {len(failures) - 1} more fits)" if len(failures) > 1 else ""
-        error = WorkError(f"{cell.setting.name}, seed {cell.seed}: {failures[0].reason}{more}; the others are kept")
+        named = f"{cell.setting.data.dataset}, {cell.setting.name}, seed {cell.seed}"
+        error = WorkError(f"{named}: {failures[0].reason}{more}; the others are kept")
         error.add_note(failures[0].trace)
         raise error
     return plan.grid(results, {}, settings.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -13,11 +13,13 @@ from rich.table import Table
 
 from mma.pipeline.fitting.ablate import Shown, plain
 from mma.pipeline.fitting.cells import Setting
+from mma.pipeline.fitting.factors import as_typed
 from mma.pipeline.fitting.grid import Outcome
 from mma.pipeline.fitting.plan import Plan
+from mma.pipeline.fitting.protocols import OPTIONS
 from mma.pipeline.fitting.results import Result
 from mma.pipeline.progress import Left, Rate, Remaining
-from mma.pipeline.reports.tables import label, metric_text, protocol_text
+from mma.pipeline.reports.tables import label, metric_text
 
 LIVE_ROWS = 12  # settings shown while running, those that changed last
 
@@ -34,25 +36,41 @@ def live_table(
     bar = Progress(BarColumn(), MofNCompleteColumn(), Rate("cells"), Left(left))
     task = bar.add_task("cells", total=total)
     recent: dict[Setting, None] = {}
+    apart = telling_apart(plan)
     with Live(bar, console=console, refresh_per_second=4, transient=True) as live:
 
         def advance(outcome: Outcome) -> None:
             bar.advance(task)
             recent.pop(outcome.cell.setting, None)
             recent[outcome.cell.setting] = None
-            live.update(Group(running(list(recent)[-LIVE_ROWS:], plan, outcomes), bar))
+            live.update(Group(running(list(recent)[-LIVE_ROWS:], plan, outcomes, apart), bar))
 
         yield advance
 
 
-def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outcome]) -> Table:
-    """Settings with what is known of them so far."""
+def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outcome], apart: Collection[str]) -> Table:
+    """Settings with what is known of them so far, and with what tells them `apart`."""
     done = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Result)}
-    table = Table("setting", "protocol", "seeds", "metrics", box=None)
+    table = Table("setting", *apart, "seeds", "metrics", box=None)
     for setting in settings:
         row = plan.row(setting, done)
         if row:
             metrics = "  ".join(f"{name} {metric_text(row, name)}" for name in row.metrics)
             seeds = f"{len(row.results)}/{len(plan.rows[setting])}"
-            table.add_row(escape(label(setting)), escape(protocol_text([setting])), seeds, metrics)
+            values = {**setting.flat(), "cache": plan.cache(setting)}
+            texts = [as_typed(values[name]) if name in values else "" for name in apart]
+            table.add_row(*map(escape, (label(setting), *texts)), seeds, metrics)
     return table
+
+
+def telling_apart(plan: Plan) -> list[str]:
+    """The factors in which settings of a plan differ; without an adapter's own, which stand in its label."""
+    rows = [{**setting.flat(), "cache": plan.cache(setting)} for setting in plan.rows]
+    names = dict.fromkeys(name for row in rows for name in row)
+    datasets = {row["dataset"] for row in rows}
+    of_data = ["dataset"] if len(datasets) == len({row["cache"] for row in rows}) else ["dataset", "cache"]
+    wanted = [*of_data, "prompts", "reduce", "protocol", *OPTIONS, "select"]
+    compared = [row for row in rows if row["adapter"] != "zero-shot"] or rows
+    return [
+        name for name in wanted if name in names and len({as_typed(row[name]) for row in compared if name in row}) > 1
+    ]
