@@ -26,16 +26,39 @@ class Rate(ProgressColumn):
         return Text(f"{speed:,.1f} {self.unit}/s" if speed else f"- {self.unit}/s", style="progress.data.speed")
 
 
+Remaining = Callable[[], float | None]  # seconds; None where they are not known
+
+
+class Left(ProgressColumn):
+    """The time that is left, as someone knows who knows that units are not alike."""
+
+    max_refresh = 0.5
+
+    def __init__(self, left: Remaining) -> None:
+        super().__init__()
+        self.left = left
+
+    def render(self, task: Task) -> Text:
+        """`3 min left`."""
+        seconds = self.left()
+        return Text("" if seconds is None else f"{span(seconds)} left", style="progress.remaining")
+
+
 @contextmanager
-def track(console: Console, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show progress through `total` units; call what it yields with the number of units just done."""
+def track(
+    console: Console, label: str, total: int, unit: str, left: Remaining | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Show progress through `total` units; call what it yields with the number of units just done.
+
+    `left` says how long the rest takes where units are not alike.
+    """
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(unit),
-            TimeRemainingColumn(),
+            Left(left) if left else TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(label, total=total)
@@ -51,7 +74,9 @@ def track(console: Console, label: str, total: int, unit: str) -> Iterator[Calla
         if now - shown > LOG_EVERY or done >= total:
             shown = now
             rate = done / max(now - start, 1e-9)
-            console.print(f"{label}: {done:,}/{total:,}, {rate:,.1f} {unit}/s, {span((total - done) / rate)} left")
+            rest = left() if left else (total - done) / rate
+            told = "" if rest is None else f", {span(rest)} left"
+            console.print(f"{label}: {done:,}/{total:,}, {rate:,.1f} {unit}/s{told}")
 
     yield log
 

@@ -20,6 +20,7 @@ from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_option
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
 from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.console import show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
@@ -37,7 +38,6 @@ app.add_typer(cache_app)
 app.add_typer(datasets_app)
 
 DEBUG = "--debug"
-INTERRUPTED = 130
 
 
 def _option(name: str, kind: Any, help_text: str, **more: Any) -> inspect.Parameter:
@@ -156,14 +156,13 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name from a disk may be no UTF-8
     try:
-        code = app(arguments, prog_name="mma", standalone_mode=False)
+        with interruptible():
+            code = app(arguments, prog_name="mma", standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    if code == INTERRUPTED:
-        print("interrupted: what is done is kept, and the same command continues", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

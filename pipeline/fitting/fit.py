@@ -7,6 +7,7 @@ the results folder, and what the store has is not fitted again.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 from rich.console import Console
 
@@ -33,9 +34,8 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     for cache in settings.cache:
         add_grid(plan, cache, settings.factors, settings.device, settings.partial, console)
     with Store(settings.out) as store:
-        runner = Runner(plan, store, settings.out)
-        if not settings.force:
-            runner.known(retry_failed=True)
+        runner = Runner(plan, store, settings.out, say=console.print)
+        runner.known(retry_failed=True, force=settings.force)
         for setting, cells in plan.rows.items():
             have = sum(cell.id in runner.outcomes for cell in cells)
             if have:
@@ -45,8 +45,11 @@ def fit(settings: FitSettings, console: Console) -> Grid:
         todo = runner.todo
         if todo:
             start = time.perf_counter()
-            with bar(console, "fits", len(todo)) as shown:
-                for outcome in runner.run(todo, workers=settings.workers):
+            with (
+                bar(console, "fits", len(todo)) as shown,
+                closing(runner.run(todo, workers=settings.workers)) as running,
+            ):
+                for outcome in running:
                     shown(outcome)
             console.print(f"{len(todo)} fits in {span(time.perf_counter() - start)}")
         runner.write_metrics()
@@ -54,7 +57,8 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     failures = [outcome for outcome in runner.outcomes.values() if isinstance(outcome, Failure)]
     if failures:
         cell, more = failures[0].cell, f" (and {len(failures) - 1} more fits)" if len(failures) > 1 else ""
-        error = WorkError(f"{cell.setting.name}, seed {cell.seed}: {failures[0].reason}{more}; the others are kept")
+        named = f"{cell.setting.data.dataset}, {cell.setting.name}, seed {cell.seed}"
+        error = WorkError(f"{named}: {failures[0].reason}{more}; the others are kept")
         error.add_note(failures[0].trace)
         raise error
     return plan.grid(results, {}, settings.out)

@@ -7,22 +7,24 @@ at once: an interruption loses the cells in flight, and the same command continu
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import (
-    BrokenExecutor,
+    FIRST_COMPLETED,
     CancelledError,
     Executor,
-    ProcessPoolExecutor,
+    Future,
     ThreadPoolExecutor,
     as_completed,
+    wait,
 )
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -32,11 +34,11 @@ from mma.adapters.blame import blamed
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import Cell, Setting, code_of
 from mma.pipeline.fitting.features import Address, Loader
+from mma.pipeline.fitting.processes import Died, each
 from mma.pipeline.fitting.results import Failure, Result
 from mma.pipeline.fitting.run import run_cell
 
 CONNECT_SECONDS = 10
-POOLS = 2  # of several workers that are tried before each cell gets a pool of its own
 SWITCH_SECONDS = 0.0005  # a fit's operations are that short: with Python's 5 ms, fits in threads wait for each other
 
 Outcome = Result | Failure
@@ -49,45 +51,103 @@ class Work:
     cell: Cell
     addresses: tuple[Address, ...]  # of the data it is fitted on, then of its targets
     keep_weights: bool = False
+    alone: bool = False  # after the others, in a process that runs nothing beside it: one that ran it has died
+
+
+Take = Callable[[Work], bool]
 
 
 def run_works(
-    works: Sequence[Work], loader: Loader, *, workers: int = 1, scheduler: str | None = None
-) -> Iterator[Outcome]:
+    works: Sequence[Work],
+    loader: Loader,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    take: Take = lambda work: True,
+) -> Generator[Outcome, None, None]:
     """Outcomes as they come. `workers` processes (1: this process), or the cluster at `scheduler` ("local": one here).
 
-    A cell that fails is an outcome like another. A worker that dies has its cells run again; a cell whose workers keep
-    dying is a failure. `loader` lets go of a cache when the last of its cells is done. Raises WorkError where the
-    cluster goes away.
+    `take` is asked of each cell when it is about to be run; where it says no, the cell is left out. A cell that fails
+    is an outcome like another. A cell whose worker dies is run again at the end, alone, and is a failure if that dies
+    too. `loader` lets go of a cache when the last of its cells is done. Close the iterator to end the processes.
+    Raises WorkError where the cluster goes away.
     """
     threads, switching = torch.get_num_threads(), sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     uses = Counter(address.cache for work in works for address in work.addresses)
+
+    def let_go(work: Work) -> None:
+        for address in work.addresses:
+            uses[address.cache] -= 1
+            if not uses[address.cache]:
+                loader.drop(address.cache)
+
+    def taken(work: Work) -> bool:
+        if not take(work):
+            let_go(work)
+            return False
+        return True
+
     try:
-        for outcome, work in _outcomes(works, loader, workers, scheduler):
-            for address in work.addresses:
-                uses[address.cache] -= 1
-                if not uses[address.cache]:
-                    loader.drop(address.cache)
-            yield outcome
+        with closing(_outcomes(works, loader, workers, scheduler, taken)) as outcomes:
+            for outcome, work in outcomes:
+                let_go(work)
+                yield outcome
     finally:
         torch.set_num_threads(threads)
         sys.setswitchinterval(switching)
 
 
 def _outcomes(
-    works: Sequence[Work], loader: Loader, workers: int, scheduler: str | None
-) -> Iterator[tuple[Outcome, Work]]:
-    left = {work.cell.id: work for work in works}
-    for _ in range(POOLS):
-        if left:  # a process pool ends with the first of its workers that dies
-            with _executor(workers, scheduler) as pool:
-                own = loader if isinstance(pool, ThreadPoolExecutor) else None
-                for outcome in _completed(pool, list(left.values()), own):
-                    yield outcome, left.pop(outcome.cell.id)
-    for work in left.values():  # one of them kills its workers: each in a pool of its own
-        with _processes(1) as pool:
-            yield next(_completed(pool, [work]), Failure(work.cell, "its worker process died (memory?)")), work
+    works: Sequence[Work], loader: Loader, workers: int, scheduler: str | None, take: Take
+) -> Generator[tuple[Outcome, Work], None, None]:
+    together = [work for work in works if not work.alone or scheduler is not None]
+    taken = (work for work in together if take(work))  # each when it is about to be run
+    if scheduler is not None:
+        with _cluster(scheduler, workers) as client:
+            yield from _completed(client.get_executor(pure=False), list(taken))
+        died = []
+    elif workers > 1:
+        died = yield from _on_processes(taken, workers)
+    else:
+        yield from _on_threads(taken, loader)
+        died = []
+    suspects = (work for work in works if work.alone and scheduler is None and take(work))
+    with closing(each(run_work, chain(died, suspects), 1)) as pairs:
+        for work, outcome in pairs:
+            yield Failure(work.cell, f"{outcome}, twice") if isinstance(outcome, Died) else outcome, work
+
+
+def _on_processes(works: Iterator[Work], workers: int) -> Generator[tuple[Outcome, Work], None, list[Work]]:
+    """Outcomes as they come; returns what worker processes died of, or beside."""
+    died = []
+    with closing(each(run_work, works, workers)) as pairs:
+        for work, outcome in pairs:
+            if isinstance(outcome, Died):
+                died.append(work)
+            else:
+                yield outcome, work
+    return died
+
+
+def _on_threads(works: Iterator[Work], loader: Loader) -> Iterator[tuple[Outcome, Work]]:
+    """Outcomes as they come. What is closed before its end waits for no fit."""
+    count = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(count, thread_name_prefix="fit")
+    running: dict[Future[Outcome], Work] = {}
+    try:
+        while True:
+            for work in islice(works, count - len(running)):
+                running[pool.submit(run_work, work, loader)] = work
+            if not running:
+                return
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            pairs = [(future.result(), running.pop(future)) for future in done]
+            for work in islice(works, count - len(running)):  # before what is done is looked at
+                running[pool.submit(run_work, work, loader)] = work
+            yield from pairs
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_work(work: Work, loader: Loader | None = None) -> Outcome:
@@ -105,7 +165,10 @@ def run_work(work: Work, loader: Loader | None = None) -> Outcome:
             if features.data != plan:
                 raise WorkError(f"the cache at {address.cache} is another one than the grid was planned on")
         _check_code(work.cell.setting)
-        return run_cell(work.cell, data, keep_weights=work.keep_weights)
+        result = run_cell(work.cell, data, keep_weights=work.keep_weights)
+        if not all(math.isfinite(value) for value in result.metrics.values()):
+            raise WorkError("a metric is not a finite number")
+        return result
     except Exception as error:  # one cell's trouble stops no other
         return _failure(work.cell, error)
 
@@ -113,42 +176,23 @@ def run_work(work: Work, loader: Loader | None = None) -> Outcome:
 _of_worker = Loader()
 
 
-def _completed(pool: Executor, works: Sequence[Work], loader: Loader | None = None) -> Iterator[Outcome]:
-    """Outcomes as they come, until all are there or the pool breaks."""
-    futures = {pool.submit(run_work, work, loader): work for work in works}
+def _completed(pool: Executor, works: Sequence[Work]) -> Iterator[tuple[Outcome, Work]]:
+    """Outcomes of a cluster as they come. Raises WorkError where it goes away."""
+    futures = {pool.submit(run_work, work): work for work in works}
     try:
         for future in as_completed(futures):
             try:
                 outcome = future.result()
-            except BrokenExecutor:
-                return
             except CancelledError as error:
                 raise WorkError(
                     "the scheduler is gone; what is recorded is kept: run the same command again"
                 ) from error
             except Exception as error:  # a cluster gave a cell up
                 outcome = _failure(futures[future].cell, error)
-            yield outcome
+            yield outcome, futures[future]
     finally:
         for future in futures:
             future.cancel()
-
-
-@contextmanager
-def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
-    if scheduler is not None:
-        with _cluster(scheduler, workers) as client:
-            yield client.get_executor(pure=False)
-    elif workers > 1:
-        with _processes(workers) as pool:
-            yield pool
-    else:
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fit") as pool:
-            yield pool
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))  # a forked torch may hang
 
 
 @contextmanager

@@ -28,20 +28,30 @@ class Plan:
     """Settings with their cells, in the order of the table; and where each finds its data."""
 
     keep_weights: bool = False
+    tolerant: bool = False  # whether a setting that cannot be drawn on its cache is left out, and stops nothing
     loader: Loader = field(default_factory=Loader)
     rows: dict[Setting, list[Cell]] = field(default_factory=dict)
     addresses: dict[Setting, tuple[Address, ...]] = field(default_factory=dict)
     configs: dict[Setting, dict[str, Any]] = field(default_factory=dict)  # what is kept with a result
+    undrawn: dict[Setting, str] = field(default_factory=dict)  # what is left out, and why
     failed_images: dict[str, int] = field(default_factory=dict)  # by cache: rows without an embedding
 
     def add(self, setting: Setting, seeds: Sequence[int], addresses: Sequence[Address], caches: Sequence[str]) -> None:
-        """A setting's cells. Raises UsageError, CacheError or AdapterError where one of them cannot be run."""
-        if setting in self.rows:
+        """A setting's cells. Raises UsageError (unless tolerant), CacheError or AdapterError where one of them cannot
+        be run.
+        """
+        if setting in self.rows or setting in self.undrawn:
             return
         data = [self.loader.features(address) for address in addresses]
         cells = cells_of(setting, seeds)
-        for cell in cells:
-            _check(cell, data)
+        try:
+            for cell in cells:
+                _check(cell, data)
+        except UsageError as error:
+            if not self.tolerant:
+                raise
+            self.undrawn[setting] = str(error)
+            return
         self.rows[setting], self.addresses[setting] = cells, tuple(addresses)
         where = {"adapter_source": setting.adapter} if setting.name != setting.adapter else {}
         self.configs[setting] = {**setting.config(), **data[0].config(), **where, "cache_path": caches[0]}
@@ -70,7 +80,11 @@ class Plan:
         rows = [row for setting in self.rows if (row := self.row(setting, done, out))]
         lost = sum(self.failed_images.values())
         notes = [f"{lost:,} images of the cache have no embedding and are left out"] if lost else []
-        return Grid(rows, [failed[cell.id] for cell in self.cells if cell.id in failed], notes)
+        for reason in dict.fromkeys(self.undrawn.values()):
+            adapters = dict.fromkeys(setting.name for setting, why in self.undrawn.items() if why == reason)
+            notes.append(f"left out: {', '.join(adapters)}; {reason}")
+        failures = [failed[cell.id] for cell in self.cells if cell.id in failed]
+        return Grid(rows, failures, notes, dict(self.undrawn))
 
 
 def add_grid(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Grid:
     rows: Sequence[Row]
     failures: Sequence[Failure] = ()
     notes: Sequence[str] = field(default_factory=list)
+    undrawn: Mapping[Setting, str] = field(default_factory=dict)  # what could not be drawn on its cache, and why
 
     def __getitem__(self, adapter: str) -> Row:
         """The one row of an adapter. Raises UsageError where there is none, or are several."""

@@ -8,9 +8,10 @@ With files, each setting of a plan gets a folder beside the store:
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +20,107 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mma.cache.durable import write_whole
+from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import Plan
-from mma.pipeline.fitting.results import Predictions, Result, setting_folder, weights_file
-from mma.pipeline.fitting.store import Store
-from mma.pipeline.progress import track
+from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
+from mma.pipeline.fitting.store import Store, to_json
+from mma.pipeline.progress import Remaining, track
+
+POLL = 0.5  # seconds between looks at what another process has done
+DEATHS = 3  # of processes that ran a cell, and it is given up
 
 Outcomes = dict[str, Outcome]  # by cell
 
 
 class Runner:
-    """Runs cells of a plan into a store."""
+    """Runs cells of a plan into a store. `say` is told what a person may wonder about."""
 
-    def __init__(self, plan: Plan, store: Store, out: Path, *, predictions: bool = True) -> None:
-        self.plan, self.store, self.out, self.predictions = plan, store, out, predictions
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        out: Path,
+        *,
+        predictions: bool = True,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.plan, self.store, self.out, self.predictions, self._say = plan, store, out, predictions, say
         self.outcomes: Outcomes = {}
+        self._again: set[str] = set()  # cells that are to be run though they have a record
 
-    def known(self, *, retry_failed: bool) -> None:
-        """Take what the store has of the plan; where files are kept, only if they are there."""
+    def known(self, *, retry_failed: bool, force: bool = False) -> None:
+        """Take what the store has of the plan, unless forced; where files are kept, only if they are there."""
         cells = self.plan.cells
-        done: Outcomes = dict(self.store.results(cells))
+        recorded = self.store.recorded(cells)
+        if not force:
+            self.outcomes |= self._stored(cells, failures=not retry_failed)
+        self._again = recorded - self.outcomes.keys()
+
+    def _stored(self, cells: Sequence[Cell], *, failures: bool) -> Outcomes:
+        found: Outcomes = dict(self.store.results(cells))
         if self.plan.keep_weights:
-            done = {key: found for key, found in done.items() if weights_file(self.out, found.cell).is_file()}
-        self.outcomes |= done
-        if not retry_failed:
-            self.outcomes |= self.store.failures(cells)
+            found = {key: each for key, each in found.items() if weights_file(self.out, each.cell).is_file()}
+        if failures:
+            found |= self.store.failures(cells)
+        return found
 
     @property
     def todo(self) -> list[Work]:
         """What is neither done nor known to fail."""
         return self.plan.works(cell for cell in self.plan.cells if cell.id not in self.outcomes)
 
-    def run(self, works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None) -> Iterator[Outcome]:
-        """Run some cells; each outcome is on the disk when it is yielded."""
-        for outcome in run_works(works, self.plan.loader, workers=workers, scheduler=scheduler):
-            self.record(outcome)
-            yield outcome
+    def run(
+        self, works: Sequence[Work], *, workers: int = 1, scheduler: str | None = None
+    ) -> Generator[Outcome, None, None]:
+        """Run some cells; each outcome is on the disk when it is yielded.
+
+        A cell that another process runs is left to it and waited for at the end; it is run here if that one dies.
+        """
+        left, told = list(works), False
+        with Claims(self.store.path, counts=scheduler is None) as claims:
+            while left:
+                yield from self._found(left)
+                held = claims.held({work.cell.id for work in left})
+                free = [work for work in left if work.cell.id not in {*held, *self.outcomes}]
+                if free:
+                    yield from self._run(free, claims, workers, scheduler)
+                elif held:
+                    if not told:
+                        self._say(f"{len(held):,} cells are run by another process: waiting for it")
+                    told = True
+                    time.sleep(POLL)
+                left = [work for work in left if work.cell.id not in self.outcomes]
+
+    def _run(
+        self, works: Sequence[Work], claims: Claims, workers: int, scheduler: str | None
+    ) -> Generator[Outcome, None, None]:
+        deaths = claims.deaths()
+        hopeless = [work for work in works if deaths.get(work.cell.id, 0) >= DEATHS]
+        for work in hopeless:
+            failure = Failure(work.cell, f"{deaths[work.cell.id]} processes have died while they ran it (memory?)")
+            self.record(failure)
+            yield failure
+        ready = [replace(work, alone=deaths.get(work.cell.id, 0) > 0) for work in works if work not in hopeless]
+
+        def take(work: Work) -> bool:
+            return claims.take(work.cell.id, recorded=work.cell.id in self._again)
+
+        running = run_works(ready, self.plan.loader, workers=workers, scheduler=scheduler, take=take)
+        with closing(running) as outcomes:
+            for outcome in outcomes:
+                self.record(outcome)
+                yield outcome
+
+    def _found(self, works: Sequence[Work]) -> Iterator[Outcome]:
+        """What another process has recorded of some cells since they were planned."""
+        cells = [work.cell for work in works if work.cell.id not in self._again]
+        recorded = self.store.recorded(cells)
+        found = self._stored(cells, failures=True)
+        self.outcomes |= found
+        self._again |= recorded - found.keys()  # recorded without the files that are wanted here
+        yield from found.values()
 
     def record(self, outcome: Outcome) -> None:
         """Write the files of a cell, then its record: a recorded cell has its files."""
@@ -65,18 +131,16 @@ class Runner:
         self.outcomes[outcome.cell.id] = outcome
 
     def write_metrics(self) -> None:
-        """metrics.json of every setting, where files are kept."""
-        for setting, cells in self.plan.rows.items():
-            done = [self.outcomes[cell.id] for cell in cells if cell.id in self.outcomes]
-            results = [outcome for outcome in done if isinstance(outcome, Result)]
-            if results:
-                _write_metrics(setting_folder(self.out, setting), results)
+        """metrics.json of every setting, where files are kept: what the store has of it."""
+        for setting in self.plan.rows:
+            if known := self.store.seeds(setting):
+                write_whole(setting_folder(self.out, setting) / "metrics.json", _json(known))
 
 
 @contextmanager
-def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[Outcome], None]]:
+def bar(console: Console, unit: str, total: int, left: Remaining | None = None) -> Iterator[Callable[[Outcome], None]]:
     """A plain bar: what is shown where no one gives something better to look at."""
-    with track(console, unit, total, unit) as advance:
+    with track(console, unit, total, unit, left) as advance:
         yield lambda outcome: advance(1)
 
 
@@ -85,13 +149,6 @@ def _write_files(result: Result, config: Mapping[str, Any], out: Path) -> None:
     write_whole(folder / "config.json", _json(config))
     write_whole(folder / f"predictions-{result.cell.seed}.npz", _npz(result.predictions))
     write_whole(weights_file(out, result.cell), result.weights or b"")
-
-
-def _write_metrics(folder: Path, results: Sequence[Result]) -> None:
-    path = folder / "metrics.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    seeds = {str(r.cell.seed): {**r.metrics, "seconds": round(r.seconds, 3), **r.details} for r in results}
-    write_whole(path, _json({**known, **seeds}))
 
 
 def _npz(predictions: Sequence[Predictions]) -> bytes:
@@ -103,5 +160,5 @@ def _npz(predictions: Sequence[Predictions]) -> bytes:
     return stream.getvalue()
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+def _json(value: Mapping[Any, Any]) -> bytes:
+    return (to_json(value, indent=2, sort_keys=True) + "\n").encode()

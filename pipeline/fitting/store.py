@@ -3,6 +3,7 @@
     cells        one row a cell that is done or failed: its config, metrics, details, seconds, status, reason
     predictions  per cell and test: the predicted class of each row, little-endian int32
     tests        the rows and labels that predictions are about, shared by all cells that have them
+    claims       which process runs which cell; see claims.py
 
 A cell is recorded in one transaction, so a kill loses the cells in flight and no other, and several processes may
 record at once.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError, WorkError
-from mma.pipeline.fitting.cells import Cell
+from mma.pipeline.fitting.cells import Cell, Setting
+from mma.pipeline.fitting.claims import TABLE as CLAIMS
+from mma.pipeline.fitting.estimate import Kind
 from mma.pipeline.fitting.results import Failure, Predictions, Result
+from mma.pipeline.regular_files import parse_json
 
 FILE = "results.sqlite"
 VERSION = 2
@@ -63,6 +68,9 @@ class Store:
         self.path = folder / FILE
         try:
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._db.text_factory = lambda text: text.decode(
+                errors="replace"
+            )  # what it says is checked where it is read
             version = self._db.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
                 raise UsageError(
@@ -72,7 +80,7 @@ class Store:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             with self._transaction():
-                for statement in ((FROM_1 if version == 1 else "") + TABLES).split(";"):
+                for statement in ((FROM_1 if version == 1 else "") + TABLES + CLAIMS).split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"pragma user_version = {VERSION}")
         except sqlite3.OperationalError as error:
@@ -101,15 +109,16 @@ class Store:
             "data": cell.setting.data.digest,
             "dataset": cell.setting.data.dataset,
             "adapter": cell.setting.name,
-            "config": json.dumps({**config, "seed": cell.seed}, sort_keys=True),
+            "config": to_json({**config, "seed": cell.seed}, sort_keys=True),
         }
         if isinstance(result, Failure):
             row |= {"status": "failed", "reason": result.reason}
         else:
-            metrics, details = json.dumps(result.metrics), json.dumps(result.details)
+            metrics, details = to_json(result.metrics), to_json(result.details)
             row |= {"status": "done", "metrics": metrics, "details": details, "seconds": result.seconds}
         try:
             with self._transaction():
+                self._db.execute("delete from claims where cell = ?", (cell.id,))
                 self._db.execute("delete from predictions where cell = ?", (cell.id,))
                 names, marks = ", ".join(row), ", ".join("?" * len(row))
                 self._db.execute(f"insert or replace into cells ({names}) values ({marks})", tuple(row.values()))
@@ -119,16 +128,39 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise WorkError(f"{self.path} cannot be written ({error}); what is recorded is kept") from error
 
+    def recorded(self, cells: Iterable[Cell]) -> set[str]:
+        """Those of some cells that have a record, by id."""
+        ids = [cell.id for cell in cells]
+        return {each for each in ids if self._db.execute("select 1 from cells where id = ?", (each,)).fetchone()}
+
     def results(self, cells: Iterable[Cell]) -> dict[str, Result]:
-        """The finished ones among some cells, by id; without predictions, see `predictions`."""
+        """The finished ones among some cells, by id; without predictions, see `predictions`.
+
+        Raises WorkError for a record that is damaged.
+        """
         found = {}
         for cell in cells:
             row = self._db.execute(
                 "select metrics, details, seconds from cells where id = ? and status = 'done'", (cell.id,)
             ).fetchone()
             if row:
-                found[cell.id] = Result(cell, json.loads(row[0]), json.loads(row[1]), float(row[2]), [])
+                metrics, details, seconds = self._measured(cell.id, *row)
+                if not metrics.keys() >= {*cell.setting.metrics}:
+                    raise self._damaged(cell.id, "metrics")
+                found[cell.id] = Result(cell, metrics, details, seconds, [])
         return found
+
+    def seeds(self, setting: Setting) -> dict[int, dict[str, Any]]:
+        """By seed, what is known of a setting: metrics, seconds and details. Raises WorkError as `results`."""
+        rows = self._db.execute(
+            "select seed, id, metrics, details, seconds from cells where setting = ? and status = 'done' order by seed",
+            (setting.id,),
+        ).fetchall()
+        measured = {seed: self._measured(cell, *values) for seed, cell, *values in rows}
+        return {
+            seed: {**metrics, "seconds": round(seconds, 3), **details}
+            for seed, (metrics, details, seconds) in measured.items()
+        }
 
     def failures(self, cells: Iterable[Cell]) -> dict[str, Failure]:
         """The failed ones among some cells, by id."""
@@ -149,7 +181,8 @@ class Store:
             return True
         older = (  # a question of older numerics may have been put in other words
             "select 1 from cells where dataset = ? and adapter = ? and seed = ?"
-            " and json_extract(config, '$.numerics') < ? and json_extract(config, '$.options') = json(?) limit 1"
+            " and case when json_valid(config) then json_extract(config, '$.numerics') < ?"
+            " and json_extract(config, '$.options') = json(?) end limit 1"
         )
         setting = cell.setting
         options = json.dumps(dict(setting.options), sort_keys=True)
@@ -166,17 +199,55 @@ class Store:
             " where p.cell = ? order by p.rowid",
             (cell,),
         )
-        return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+        try:
+            return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+        except (TypeError, ValueError):
+            raise self._damaged(cell, "predictions") from None
+
+    def times(self) -> Iterator[tuple[Kind, float]]:
+        """What every finished cell took, in seconds."""
+        rows = self._db.execute(
+            "select adapter, case when json_valid(config) then json_extract(config, '$.protocol.shots') end,"
+            " data, setting, seconds from cells where status = 'done'"
+        )
+        for adapter, shots, data, setting, seconds in rows:
+            if _is_number(seconds):
+                yield Kind(adapter, shots, data, setting), float(seconds)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every record, with its JSON read."""
+        """Every record, with its JSON read. Raises WorkError as `results`."""
         cursor = self._db.execute("select * from cells order by dataset, adapter, setting, seed")
         names = [column[0] for column in cursor.description]
         for values in cursor:
             row = dict(zip(names, values, strict=True))
             for name in ("config", "metrics", "details"):
-                row[name] = json.loads(row[name]) if row[name] else {}
+                row[name] = self._object(row["id"], name, row[name]) if row[name] is not None else {}
             yield row
+
+    def _measured(
+        self, cell: str, metrics: Any, details: Any, seconds: Any
+    ) -> tuple[dict[str, float], dict[str, Any], float]:
+        """The columns of a finished cell, checked."""
+        numbers, about = self._object(cell, "metrics", metrics), self._object(cell, "details", details)
+        if not all(_is_number(value) for value in numbers.values()):
+            raise self._damaged(cell, "metrics")
+        if not isinstance(about.get("chosen"), dict) or not isinstance(about.get("new_is_zero_shot"), bool):
+            raise self._damaged(cell, "details")
+        if not _is_number(seconds):
+            raise self._damaged(cell, "seconds")
+        return numbers, about, float(seconds)
+
+    def _object(self, cell: str, column: str, text: Any) -> dict[str, Any]:
+        try:
+            value = parse_json(text)
+        except (TypeError, ValueError):
+            value = None
+        if not isinstance(value, dict):
+            raise self._damaged(cell, column)
+        return value
+
+    def _damaged(self, cell: str, column: str) -> WorkError:
+        return WorkError(f"{self.path}: {column} of cell {cell} are damaged: --force runs it again")
 
     def _insert_predictions(self, cell: str, predictions: Predictions) -> None:
         rows, label = _pack(predictions.rows), _pack(predictions.label)
@@ -199,6 +270,23 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("rollback" if kind else "commit")
+
+
+def to_json(value: Mapping[str, Any], **how: Any) -> str:
+    """JSON of finite numbers: null stands for any other, since JSON has none."""
+    return json.dumps(_finite(value), allow_nan=False, **how)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _pack(values: NDArray[np.int32]) -> bytes:

@@ -291,6 +291,33 @@ def test_a_baseline_that_is_not_in_the_grid_is_refused_before_the_work(small_cac
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_cannot_be_drawn_on_one_cache_is_left_out_with_its_reason_and_stops_nothing(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "few.npz", **small_features(rows=3))
+    few = import_npz(tmp_path / "few.npz", tmp_path / "few.zarr")
+    words = ["adapter=gda", "shots=2,8", "seed=0"]
+    asked = AblateSettings(
+        cache=(str(small_cache), str(few)), factors=read_factors(words, None), device="cpu", out=tmp_path / "runs"
+    )
+    grid = ablate(asked, QUIET)
+    rows = [(row.setting.data.dataset, row.setting.adapter, row.setting.protocol.shots) for row in grid]
+    assert rows == [
+        ("small", "zero-shot", 0), ("small", "gda", 2), ("small", "gda", 8), ("few", "zero-shot", 0), ("few", "gda", 2)
+    ]  # fmt: skip
+    ((setting, reason),) = grid.undrawn.items()
+    assert (setting.data.dataset, setting.protocol.shots) == ("few", 8)
+    assert reason.startswith("few: ")
+    assert f"left out: gda; {reason}" in grid.notes
+    assert not grid.failures
+
+
+def test_a_grid_of_which_nothing_can_be_drawn_is_refused(small_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"small: .*shots"):
+        ablate(settings(small_cache, tmp_path / "runs", ["adapter=gda", "shots=50,60"]), QUIET)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_pivot_averages_all_else_within_a_seed(small_cache: Path, tmp_path: Path) -> None:
     words = ["lam=0,0.5", "mask=cross,pair", "shots=2,4", "seed=0:2", "epochs=2"]
     ablated = ablate(settings(small_cache, tmp_path, words), QUIET)

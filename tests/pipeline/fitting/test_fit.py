@@ -261,3 +261,16 @@ def test_an_unfinished_cache_is_refused_and_partial_takes_the_rows_that_are_ther
     assert any(note.startswith("6 images of the cache have no embedding") for note in fitted.notes)
     whole_fit = fit(settings(small_cache, tmp_path / "runs"), QUIET)
     assert fitted.rows[1].setting.data != whole_fit.rows[1].setting.data
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", None])
+def test_metrics_json_is_written_from_the_store_and_never_read(
+    text: str | None, small_cache: Path, tmp_path: Path
+) -> None:
+    fit(settings(small_cache, tmp_path), QUIET)
+    (folder,) = tmp_path.glob("linear-probe-*")
+    whole = json.loads((folder / "metrics.json").read_text())
+    assert sorted(whole) == ["0", "1"]
+    (folder / "metrics.json").unlink() if text is None else (folder / "metrics.json").write_text(text)
+    fit(settings(small_cache, tmp_path, seeds=1), QUIET)
+    assert json.loads((folder / "metrics.json").read_text()) == whole, "with the seeds that were not asked for"

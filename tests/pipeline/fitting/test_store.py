@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mma.pipeline.errors import UsageError
+from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import NUMERICS, Cell, Data, Setting
 from mma.pipeline.fitting.protocols import BaseToNew
 from mma.pipeline.fitting.results import Failure, Predictions, Result
@@ -21,7 +23,13 @@ def result(cell: Cell, h: float = 50.0) -> Result:
         Predictions("base", *(np.arange(4, dtype=np.int32) + shift for shift in (0, 1, cell.seed))),
         Predictions("new", *(np.arange(3, dtype=np.int32) for _ in range(3))),
     ]
-    return Result(cell, {"base": 1.5, "new": 2.5, "H": h}, {"epochs": 3}, 0.25, predictions)
+    return Result(
+        cell,
+        {"base": 1.5, "new": 2.5, "H": h},
+        {"epochs": 3, "new_is_zero_shot": False, "chosen": {}},
+        0.25,
+        predictions,
+    )
 
 
 def test_what_is_recorded_is_read_back_by_another_connection(tmp_path: Path) -> None:
@@ -110,3 +118,53 @@ def test_closing_leaves_one_file(tmp_path: Path) -> None:
     store.record(result(Cell(SETTING, 0)), {})
     store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["results.sqlite"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metrics", '{"base": 1'),
+        ("metrics", "[]"),
+        ("metrics", '{"base": 1, "new": 2, "H": Infinity}'),
+        ("metrics", '{"base": 1, "new": 2, "H": "50"}'),
+        ("metrics", '{"base": 1}'),
+        ("metrics", "[" * 100_000),
+        ("metrics", b"\xff\xfe"),
+        ("metrics", None),
+        ("details", "{}"),
+        ("details", '{"chosen": 3, "new_is_zero_shot": false}'),
+        ("seconds", "soon"),
+    ],
+)
+def test_a_damaged_record_is_one_line_that_names_the_file_and_stops_no_other_question(
+    column: str, value: object, tmp_path: Path
+) -> None:
+    store, cell = Store(tmp_path), Cell(SETTING, 0)
+    store.record(result(cell), {})
+    with sqlite3.connect(tmp_path / "results.sqlite") as db:
+        db.execute(f"update cells set {column} = ?", (value,))
+    with pytest.raises(WorkError, match=f"results.sqlite: {column} of cell {cell.id} are damaged"):
+        store.results([cell])
+    assert store.stale([Cell(replace(SETTING, numerics=NUMERICS + 1), 0)]) == 1
+
+
+def test_a_damaged_config_stops_no_question_about_other_cells(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.record(result(Cell(SETTING, 0)), {})
+    with sqlite3.connect(tmp_path / "results.sqlite") as db:
+        db.execute("update cells set config = '{', question = 'another'")
+    assert store.stale([Cell(SETTING, 0)]) == 0
+    assert store.stale([Cell(SETTING, 1)]) == 0
+
+
+def test_only_finite_numbers_are_stored(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell(SETTING, 0)
+    odd = replace(result(cell), details={"loss": [1.0, math.inf], "new_is_zero_shot": False, "chosen": {"a": math.nan}})
+    store.record(odd, {"lr": math.inf})
+    (row,) = store.rows()
+    assert row["details"] == {"loss": [1.0, None], "new_is_zero_shot": False, "chosen": {"a": None}}
+    with sqlite3.connect(tmp_path / "results.sqlite") as db:
+        assert db.execute("select json_extract(config, '$.lr'), json_valid(details) from cells").fetchall() == [
+            (None, 1)
+        ]
+        assert "Infinity" not in json.dumps(db.execute("select * from cells").fetchall())

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mma.pipeline.fitting import claims as module
+from mma.pipeline.fitting.ablate import ablate
+from mma.pipeline.fitting.claims import Claims
+from mma.pipeline.fitting.factors import read_factors
+from mma.pipeline.fitting.settings import AblateSettings
+from mma.pipeline.fitting.store import FILE, Store
+
+from ...conftest import COMMAND
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    Store(tmp_path).close()
+    return tmp_path / FILE
+
+
+def settings(cache: Path, out: Path, words: list[str], **changes: object) -> AblateSettings:
+    return AblateSettings(
+        cache=(str(cache),),
+        factors=read_factors(words, None),
+        device="cpu",
+        out=out,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def claimed_by_one_that_died(store: Path, cell: str, times: int = 1) -> None:
+    """Another process claims a cell and is killed, so many times."""
+    script = (
+        "import os, sys; from pathlib import Path; from mma.pipeline.fitting.claims import Claims\n"
+        "assert Claims(Path(sys.argv[1])).take(sys.argv[2])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(times):
+        subprocess.run([sys.executable, "-c", script, str(store), cell], check=False)
+
+
+def test_a_cell_is_claimed_by_one_alone_and_free_when_it_is_given_back(store: Path) -> None:
+    with Claims(store) as one, Claims(store) as other:
+        assert one.take("a")
+        assert not other.take("a")
+        assert other.take("b")
+        assert one.held({"a", "b"}) == {"b"}
+        assert other.deaths() == {"b": 0}
+        one.close()
+        assert other.take("a")
+        one = Claims(store)
+
+
+def test_a_cell_of_a_process_that_was_killed_is_free_at_once_and_its_deaths_are_counted(store: Path) -> None:
+    claimed_by_one_that_died(store, "a", 2)
+    with Claims(store) as claims:
+        assert claims.deaths() == {"a": 2}
+        assert claims.take("a")
+    with Claims(store) as claims:
+        assert claims.deaths() == {"a": 2}, "giving back is no death, and forgets none"
+
+
+def test_elsewhere_a_claim_that_is_not_touched_is_free_in_time_and_one_that_is_stays(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH", 0.6)
+    monkeypatch.setattr(module, "BEAT", 0.1)
+    with Claims(store) as living:
+        assert living.take("alive")
+        with sqlite3.connect(store) as db:
+            db.execute("update claims set owner = 'elsewhere 1 x' where cell = 'alive'")
+            db.execute("insert into claims values ('dead', 'elsewhere 1 y', 1, 0, 1)")
+        living._owner = "elsewhere 1 x"  # as if it ran on another machine
+        with Claims(store) as here:
+            assert here.held({"alive", "dead"}) == {"alive", "dead"}
+            time.sleep(0.8)
+            assert here.held({"alive", "dead"}) == {"alive"}
+            assert here.deaths() == {"dead": 1}
+            assert here.take("dead")
+
+
+def test_a_claim_of_a_cluster_counts_no_death(store: Path) -> None:
+    script = "import os, sys; from pathlib import Path; from mma.pipeline.fitting.claims import Claims\n"
+    script += "Claims(Path(sys.argv[1]), counts=False).take('a'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(store)], check=False)
+    with Claims(store) as claims:
+        assert claims.deaths() == {"a": 0}
+
+
+def test_odd_values_among_the_claims_are_no_living_owner_forever(store: Path) -> None:
+    with sqlite3.connect(store) as db:
+        db.execute("insert into claims values ('a', x'00ff', 'many', 'x', 'y')")
+    with Claims(store) as claims:
+        assert claims.held({"a"}) == {"a"}
+        assert claims.deaths() == {}
+
+
+@pytest.mark.slow
+def test_two_grids_at_once_run_every_cell_once(small_cache: Path, tmp_path: Path) -> None:
+    words = ["adapter=mma,clip-adapter", "lam=0,0.5", "shots=2,4", "seed=0:6", "epochs=8"]
+    (tmp_path / "counting.py").write_text(  # every cell that is run leaves a line
+        "import sys\nimport mma.pipeline.fitting.grid as grid\nfrom mma.pipeline.cli.main import main\n"
+        "run_cell = grid.run_cell\n"
+        "def counted(cell, *rest, **more):\n"
+        "    with open(sys.argv[-1] + '/ran', 'a') as file: file.write(cell.id + '\\n')\n"
+        "    return run_cell(cell, *rest, **more)\n"
+        "grid.run_cell = counted\nmain()\n"
+    )
+    command = [sys.executable, "counting.py", "ablate", "--cache", small_cache, *words, "--device", "cpu", "--json"]
+    both = [
+        subprocess.Popen(
+            [*map(str, command), "--out", str(tmp_path)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    ran = (tmp_path / "ran").read_text().split()
+    assert len(ran) == len(set(ran)) == 1 + 6 * (2 * 2 + 2)
+    shown = [[(row["adapter"], row["H"]) for row in json.loads(out)["rows"]] for out, _ in said]
+    assert shown[0] == shown[1], "both show all of it"
+    with sqlite3.connect(tmp_path / FILE) as db:
+        assert db.execute("select count(*) from claims").fetchone() == (0,)
+
+
+@pytest.mark.slow
+def test_a_cell_of_which_a_process_died_is_run_alone_and_given_up_after_three(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    asked = settings(small_cache, tmp_path, ["adapter=gda", "seed=0:2", "shots=2"])
+    whole = ablate(asked, QUIET)
+    cells = [result.cell.id for row in whole.rows for result in row.results]
+    for cell, times in ((cells[0], 1), (cells[1], 3)):
+        with sqlite3.connect(tmp_path / FILE) as db:
+            db.execute("delete from cells where id = ?", (cell,))
+        claimed_by_one_that_died(tmp_path / FILE, cell, times)
+    again = ablate(asked, QUIET)
+    assert [failure.cell.id for failure in again.failures] == [cells[1]]
+    assert "3 processes have died" in again.failures[0].reason
+    assert {r.cell.id: r.metrics for row in again for r in row.results}.items() <= {
+        r.cell.id: r.metrics for row in whole for r in row.results
+    }.items()
+
+
+@pytest.mark.slow
+def test_a_cell_that_kills_the_process_it_runs_in_is_a_failure_the_second_time(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text(
+        "import os\nfrom mma.adapters import Adapter\n"
+        "class Deadly(Adapter):\n    def start(self, support):\n        os.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "deadly-1.dist-info").mkdir()
+    (tmp_path / "deadly-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
+    (tmp_path / "deadly-1.dist-info/entry_points.txt").write_text("[mma.adapters]\ndeadly = deadly:Deadly\n")
+    words = ["adapter=deadly,linear-probe", "seed=0", "shots=2", "--json", "--out", tmp_path / "runs"]
+    command = [COMMAND, "ablate", "--cache", small_cache, *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    codes = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*map(str, command)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        codes.append(done.returncode)
+    assert codes == [-9, 1], done.stderr
+    outcome = json.loads(done.stdout)
+    assert len(outcome["failures"]) == 1
+    assert all("its process died" in failure["reason"] for failure in outcome["failures"])
+    assert [row["adapter"] for row in outcome["rows"]] == ["zero-shot", "linear-probe"]

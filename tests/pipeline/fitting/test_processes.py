@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+from mma.pipeline.fitting.processes import Died, each
+
+from ...benchmarks.interruptions import members
+
+
+def test_an_item_has_its_answer_and_one_whose_process_dies_is_named() -> None:
+    items = [signal.SIGCHLD, signal.SIGKILL, signal.SIGWINCH, signal.SIGURG]  # of these, one ends a process
+    answers = dict(each(signal.raise_signal, items, 2))
+    assert answers.pop(signal.SIGKILL) == Died(-signal.SIGKILL)
+    assert answers == dict.fromkeys([signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG])
+
+
+def test_processes_take_no_notice_of_the_signals_that_stop_a_command() -> None:
+    items = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    assert dict(each(signal.raise_signal, items, 1)) == dict.fromkeys(items)
+
+
+def test_no_process_is_left_when_the_iterator_is_closed() -> None:
+    before = members(os.getpgrp())
+    with closing(each(time.sleep, [0, 60, 60], 2)) as pairs:
+        assert next(pairs) == (0, None)
+        assert len(members(os.getpgrp())) >= len(before) + 2
+    here = set(members(os.getpgrp())) - set(before)
+    assert len(here) <= 1, "of Python's own: its resource tracker"
+
+
+def test_a_killed_parent_leaves_no_process() -> None:
+    script = (
+        "import time; from mma.pipeline.fitting.processes import each\n"
+        "if __name__ == '__main__':\n"
+        "    for pair in each(time.sleep, [0, 0, 60, 60], 2): print(pair, flush=True)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert parent.stdout
+    assert parent.stderr
+    assert b"(0, None)" in parent.stdout.readline()
+    assert len(members(parent.pid)) >= 3
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 10
+    while (left := members(parent.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+    assert parent.stderr.read() == b""
