@@ -139,8 +139,8 @@ class Adapter(nn.Module):
 
     def start(self, support: Support) -> None:
         """Build, on the device and in the precision of the support, and compute from it what the parameters and buffers
-        hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer. Only `build` draws from
-        torch's global generator: the rest of a start may run beside that of other fits.
+        hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer. Only `build` draws
+        from torch's global generator: the rest of a start may run beside that of other fits.
         """
         self.check(support.text.shape[1], self.recipe)
         self.logit_scale = support.logit_scale
