@@ -99,8 +99,8 @@ def notes(grid: Grid) -> list[str]:
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.one_support for row in rows):
         found.append(
-            f"one support: all seeds draw the same shots; {ONE_SUPPORT} is over training seeds alone (weights, batches, "
-            "validation rows), not over draws of shots"
+            f"one support: all seeds draw the same shots; ±{ONE_SUPPORT} is over training seeds alone (weights, "
+            "batches, validation rows), not over draws of shots"
         )
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
