@@ -39,9 +39,8 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         wanted = described(baseline, [row.setting.adapter for row in rows])
         candidates = [row for row in rows if matches(row.setting, wanted)]
         best = _best(rows, metrics)
-        table = Table(
-            title=f"{', '.join(held)}; best in bold; difference in {main} to {baseline}", title_justify="left"
-        )
+        title = f"{', '.join(held)}; best in bold; difference in {main} to {baseline}"
+        table = Table(title=title, title_justify="left", min_width=min(len(title), console.width))
         for column in columns:
             table.add_column(column, no_wrap=True)
         for metric in (*metrics, "difference", "seeds", "time"):
