@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal
@@ -29,6 +31,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+_DRAWING = threading.Lock()  # torch has one global generator, and fits may run in threads of one process
 
 
 class AdapterError(ValueError):
@@ -47,6 +51,7 @@ class Support:
     logit_scale: float  # exp(logit_scale) of the model, frozen; 100 for OpenAI's CLIP
     views: Tensor | None = None  # [N, V, D] unit, view 0 = `image`; for adapters whose `uses_views` is "train"
     new_classes: bool = False  # whether classes without shots will be scored too: what an adapter may choose for
+    seed: int | None = None  # of what `build` draws; None: torch's global generator, as it stands
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class Adapter(nn.Module):
 
     def build(self, shapes: Shapes) -> None:
         """Make every parameter and every buffer. A layer draws its first weights as torch makes it, from torch's global
-        generator, which the caller has seeded. To restore a saved adapter, this runs on torch's meta device: nothing is
+        generator, which `start` has seeded. To restore a saved adapter, this runs on torch's meta device: nothing is
         drawn, and no tensor has values.
         """
         self.shapes = shapes
@@ -134,11 +139,13 @@ class Adapter(nn.Module):
 
     def start(self, support: Support) -> None:
         """Build, on the device and in the precision of the support, and compute from it what the parameters and buffers
-        hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer.
+        hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer. Only `build` draws
+        from torch's global generator: the rest of a start may run beside that of other fits.
         """
         self.check(support.text.shape[1], self.recipe)
         self.logit_scale = support.logit_scale
-        self.build(Shapes.of(support))
+        with seeded(support.seed, support.text.device):
+            self.build(Shapes.of(support))
         self.to(support.text)
         if self.tunes:
             self.chosen = torch.zeros(len(self.tunes), dtype=torch.float64)
@@ -175,6 +182,10 @@ class Adapter(nn.Module):
         """A hyper-parameter of `tunes`: as given, or as chosen."""
         given: float | None = getattr(self, name)
         return float(self.chosen[list(self.tunes).index(name)]) if given is None else given
+
+    def choices(self) -> dict[str, float]:
+        """After a fit: the hyper-parameters that were left open, as they were chosen."""
+        return {name: self.decided(name) for name in self.open_options()}
 
     def choose(self, values: Mapping[str, float]) -> None:
         """Set hyper-parameters of `tunes` that were left open; those given stay as they are."""
@@ -230,6 +241,20 @@ class PerClassAdapter(Adapter):
                 f"the weights are for the {len(self.classes)} classes of the support, and these {len(text)} are not"
                 " those: score them zero-shot, or with an adapter that takes new classes"
             )
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draws from torch's global generator are those of `seed`, and it is left as it was. Without a seed, as it stands.
+
+    One fit of a process at a time: it is the only part of a fit that waits for others.
+    """
+    if seed is None:
+        yield
+        return
+    with _DRAWING, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def same_classes(text: Tensor, classes: Tensor) -> bool:

@@ -126,6 +126,11 @@ class KroneckerRidge(Adapter):
         correction = kernel(image, self.points, float(self.setting[0])) @ weights
         return zero_shot_logits(image, text, self.logit_scale) + self.logit_scale * correction
 
+    def choices(self) -> dict[str, float]:
+        """What `start` chose on the support."""
+        in_force = dict(zip(Setting._fields, self.setting.tolist(), strict=True))
+        return {name: value for name, value in in_force.items() if getattr(self, name) is None}
+
     def of_classes(self, text: Tensor) -> Tensor:
         """Weights [m, C] of the classes with these texts."""
         similarity, place = (text @ self.classes.mT).max(dim=-1)

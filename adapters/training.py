@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from mma.adapters.registry import title
 
 WARMUP_LR = 1e-5  # CoOp's, and of what was built on it
 EVAL_BATCH = 1024  # images a forward pass where no gradient is kept
-_START = threading.Lock()  # torch has one global generator, and fits may run in threads of one process
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class History:
     validation: list[float] = field(default_factory=list)  # accuracy, an entry per epoch
     validation_loss: list[float] = field(default_factory=list)  # mean cross-entropy, an entry per epoch
     best_epoch: int | None = None  # counted from 1; None where nothing was selected
-    chosen: dict[str, float] = field(default_factory=dict)  # hyper-parameters chosen on validation rows
+    chosen: dict[str, float] = field(default_factory=dict)  # `Adapter.choices`: hyper-parameters left open
 
 
 def fit(
@@ -58,10 +56,7 @@ def fit(
             f"{title(adapter)} chooses {names} on validation rows, and there are none: give {names}, "
             "or rows to validate on"
         )
-    devices = [support.image.device] if support.image.device.type == "cuda" else []
-    with _START, torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        adapter.start(support)
+    adapter.start(replace(support, seed=seed))
     history = History()
     if adapter.trains:
         if undecided and validation is not None:
@@ -70,7 +65,7 @@ def fit(
     adapter.eval()
     if undecided and validation is not None:
         adapter.tune(validation.image, support.text, validation.label)
-        history.chosen = {name: adapter.decided(name) for name in undecided}
+    history.chosen = adapter.choices()
     return history
 
 

@@ -8,12 +8,13 @@ import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-from mma.adapters import Adapter, AdapterError, Recipe, adapter_class, short_name
+from mma.adapters import Adapter, AdapterError, NamedRecipe, Recipe, adapter_class, short_name
 from mma.adapters.blame import blaming
 from mma.adapters.from_file import text_of
+from mma.adapters.published import PUBLISHED, published_options
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
@@ -28,6 +29,8 @@ MAY_BE_ZERO = ("weight_decay", "warmup")  # of a recipe's numbers
 OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
 RECIPE = tuple(field.name for field in fields(Recipe))
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
+AUTHORS = "published"  # the recipe with which go the options that authors set for each data set
+NO_PART = ("recipe_name",)  # of a cell's name: what a recipe is called decides no number
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Setting:
     targets: tuple[Data, ...] = ()  # other data it is scored on, where the protocol has such
     code: str | None = None  # digest of the source of an adapter that is not built in
     numerics: int = NUMERICS
+    recipe_name: str | None = field(default=None, compare=False)  # None as `recipe` is; its values may be others
 
     @property
     def name(self) -> str:
@@ -65,7 +69,7 @@ class Setting:
         config = self.config()
         for data in (config["data"], *config.get("targets", ())):
             del data["dataset"]  # what a data set is called decides no number
-        return digest(config)
+        return digest({name: value for name, value in config.items() if name not in NO_PART})
 
     def config(self) -> dict[str, Any]:
         """The setting as plain data. Of an adapter in a file it has the class and the code, not where the file lies."""
@@ -80,7 +84,7 @@ class Setting:
         config = self.config()
         for data in (config["data"], *config.get("targets", ())):
             del data["digest"]
-        return digest({name: value for name, value in config.items() if name not in ("code", "numerics")})
+        return digest({name: value for name, value in config.items() if name not in ("code", "numerics", *NO_PART)})
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -91,7 +95,18 @@ class Setting:
         """The setting as factors: what tables have for columns and records for fields; of the support only if it has
         one.
         """
-        return _flat(self)
+        return self._flat
+
+    @cached_property
+    def _flat(self) -> Mapping[str, Any]:
+        protocol, data = self.protocol, self.data
+        support = OF_SUPPORT if protocol.shots == 0 else ()
+        drawn = {name: getattr(protocol, name) for name in options_of(type(protocol)) if name not in support}
+        recipe: dict[str, Any] = {}
+        if self.recipe:
+            recipe = {"recipe": self.recipe_name, **{name: getattr(self.recipe, name) for name in RECIPE}}
+        head = {"dataset": data.dataset, "prompts": data.prompts, "reduce": data.reduce, "adapter": self.name}
+        return {**head, **dict(self.options), "protocol": protocol.name, **drawn, "select": self.select, **recipe}
 
 
 @dataclass(frozen=True)
@@ -109,13 +124,30 @@ class Cell:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked of one adapter. Options and recipe beyond those given are the adapter's own."""
+    """What is asked of one adapter. Options and recipe beyond those given are the adapter's own.
+
+    A recipe name that the adapter does not have is for others of the grid: it keeps its default.
+    """
 
     adapter: str
     protocol: Protocol
     options: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    select: str = "val"
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # single values in place of the recipe's
+    select: str | None = None  # None: the recipe's, or val
+    recipe_name: str | None = None  # None: the adapter's first
+
+    @property
+    def named_recipe(self) -> tuple[str, NamedRecipe]:
+        """The name and the recipe that the adapter takes."""
+        recipes = adapter_class(self.adapter).recipes
+        asked = self.recipe_name
+        name = asked if asked is not None and asked in recipes else next(iter(recipes))
+        return name, recipes[name]
+
+    def authors_options(self, dataset: str) -> dict[str, Any]:
+        """Options left open that the adapter's authors set for a data set; none unless their recipe is asked for."""
+        published = published_options(self.adapter, dataset) if self.recipe_name == AUTHORS else {}
+        return {name: value for name, value in published.items() if name not in self.options}
 
 
 def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting:
@@ -123,17 +155,19 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
 
     Raises AdapterError or UsageError for a value that cannot be.
     """
-    if choice.select not in SELECTIONS:
+    if choice.select is not None and choice.select not in SELECTIONS:
         raise UsageError(f"unknown select {choice.select!r}: {nearest(choice.select, SELECTIONS)}")
     _check_recipe(choice.recipe)
     kind, protocol = adapter_class(choice.adapter), choice.protocol
     name = short_name(choice.adapter)
     try:
         with blaming(kind):
-            made = kind(**choice.options)
+            made = kind(**{**choice.options, **choice.authors_options(data.dataset)})
     except AdapterError as error:
         raise AdapterError(f"{name}: {error}") from error.__cause__
-    if choice.select == "last" and made.open_options():
+    recipe_name, named = choice.named_recipe
+    select = choice.select or (named.select if kind.trains else "val")
+    if select == "last" and made.open_options():
         names = ", ".join(made.open_options())
         raise UsageError(f"{name} chooses {names} on validation rows: give a value, or use `select=val`")
     if not kind.few_shot:
@@ -143,10 +177,11 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
         adapter=choice.adapter,
         options=tuple(sorted(made.options().items())),
         protocol=protocol,
-        select=choice.select if kind.trains or made.open_options() else NO_SELECTION,
-        recipe=replace(kind.recipe, **choice.recipe) if kind.trains else None,
+        select=select if kind.trains or made.open_options() else NO_SELECTION,
+        recipe=replace(named.recipe, **choice.recipe) if kind.trains else None,
         targets=tuple(targets),
         code=code_of(kind),
+        recipe_name=recipe_name if kind.trains else None,
     )
 
 
@@ -154,7 +189,9 @@ def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Col
     """Refuse a given option that nothing looks at: of training where no adapter trains, of a protocol that is not
     asked for.
     """
-    training = [name for name in (field.name for field in fields(Recipe)) if name in names]
+    training = [name for name in ("recipe", *RECIPE) if name in names]
+    if "recipe" in names and any(recipe_names(adapter) for adapter in adapters):
+        training.remove("recipe")
     if training and not any(adapter_class(adapter).trains for adapter in adapters):
         names = ", ".join(map(short_name, adapters))
         raise UsageError(f"{training[0]} is an option of training, and {names} has none")
@@ -163,6 +200,12 @@ def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Col
         if name in OPTIONS and name not in looked_at:
             owner = next(kind.name for kind in PROTOCOLS.values() if name in options_of(kind))
             raise UsageError(f"{name} is an option of {owner}, and {', '.join(protocols)} does not look at it")
+
+
+def recipe_names(adapter: str) -> list[str]:
+    """The recipes that may be asked for of an adapter: of training, and of options that its authors set."""
+    kind = adapter_class(adapter)
+    return list(kind.recipes) if kind.trains else [AUTHORS] * (adapter in PUBLISHED)
 
 
 def cells_of(setting: Setting, seeds: Sequence[int]) -> list[Cell]:
@@ -186,18 +229,6 @@ def code_of(kind: type[Adapter]) -> str | None:
 def digest(value: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@lru_cache(maxsize=100_000)
-def _flat(setting: Setting) -> Mapping[str, Any]:
-    protocol = setting.protocol
-    support = OF_SUPPORT if protocol.shots == 0 else ()
-    drawn = {name: getattr(protocol, name) for name in options_of(type(protocol)) if name not in support}
-    recipe = {name: getattr(setting.recipe, name) for name in RECIPE} if setting.recipe else {}
-    data = setting.data
-    head = {"dataset": data.dataset, "prompts": data.prompts, "reduce": data.reduce, "adapter": setting.name}
-    body = {"protocol": protocol.name, **drawn, "select": setting.select, **recipe}
-    return {**head, **dict(setting.options), **body}
 
 
 def _check_recipe(recipe: Mapping[str, Any]) -> None:

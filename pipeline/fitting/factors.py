@@ -12,7 +12,7 @@ from typing import Any
 
 from mma.adapters import adapter_class, adapters, options_of, reference, short_name
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.cells import RECIPE, Choice, Setting, check_of_use
+from mma.pipeline.fitting.cells import RECIPE, Choice, Setting, check_of_use, recipe_names
 from mma.pipeline.fitting.protocols import OPTIONS, Protocol, make_protocol, protocol_class
 from mma.pipeline.fitting.protocols import options_of as options_of_protocol
 from mma.pipeline.fitting.settings import FACTORS
@@ -67,7 +67,12 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
             raise UsageError(f"unknown factor {name!r}: {nearest(name, sorted(known))}")
         if not values:
             raise UsageError(f"factor {name} has no values")
-    check_of_use(factors, [name for name in named if name != "zero-shot"] or named, protocols)
+    fitted = [name for name in named if name != "zero-shot"] or named
+    check_of_use(factors, fitted, protocols)
+    has = list(dict.fromkeys(name for adapter in fitted for name in recipe_names(adapter)))
+    for name in values_of("recipe", factors):
+        if name is not None and name not in has:
+            raise UsageError(f"{', '.join(map(short_name, fitted))}: no recipe {name!r}: {nearest(name, has)}")
     cells = 1
     for values in factors.values():
         cells *= len(values)
@@ -96,8 +101,9 @@ def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
         }
         recipe = {name: values_of(name, factors) for name in RECIPE if name in factors and kind.trains}
         at = replace(drawn, shots=shots) if "shots" not in factors else drawn
-        for option, steps, select in itertools.product(_product(given), _product(recipe), values_of("select", factors)):
-            yield Choice(adapter, at, option, steps, select)
+        words = (values_of("select", factors), values_of("recipe", factors))
+        for option, steps, select, name in itertools.product(_product(given), _product(recipe), *words):
+            yield Choice(adapter, at, option, steps, select, name)
 
 
 def protocols_of(factors: Factors, protocol: str) -> list[Protocol]:

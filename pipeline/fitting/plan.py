@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from mma.adapters import AdapterError
+from mma.adapters.published import PUBLISHED
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import Cell, Setting, cells_of, resolve
+from mma.pipeline.fitting.cells import AUTHORS, Cell, Choice, Setting, cells_of, recipe_names, resolve
 from mma.pipeline.fitting.episodes import most_shots
 from mma.pipeline.fitting.factors import Factors, check_factors, choices_of, protocols_of, seeds_of, values_of
 from mma.pipeline.fitting.features import Address, Features, Loader
@@ -35,6 +36,7 @@ class Plan:
     configs: dict[Setting, dict[str, Any]] = field(default_factory=dict)  # what is kept with a result
     undrawn: dict[Setting, str] = field(default_factory=dict)  # what is left out, and why
     failed_images: dict[str, int] = field(default_factory=dict)  # by cache: rows without an embedding
+    notes: dict[str, None] = field(default_factory=dict)  # what a reader must know of how choices were resolved
 
     def add(self, setting: Setting, seeds: Sequence[int], addresses: Sequence[Address], caches: Sequence[str]) -> None:
         """A setting's cells. Raises UsageError (unless tolerant), CacheError or AdapterError where one of them cannot
@@ -84,7 +86,7 @@ class Plan:
             adapters = dict.fromkeys(setting.name for setting, why in self.undrawn.items() if why == reason)
             notes.append(f"left out: {', '.join(adapters)}; {reason}")
         failures = [failed[cell.id] for cell in self.cells if cell.id in failed]
-        return Grid(rows, failures, notes, dict(self.undrawn))
+        return Grid(rows, failures, [*self.notes, *notes], dict(self.undrawn))
 
 
 def add_grid(
@@ -110,7 +112,28 @@ def add_grid(
             console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
         for name in dict.fromkeys(protocols):
             for choice in choices_of(factors, name, shots):
-                plan.add(resolve(choice, features.data), seeds, [address], [cache])
+                setting = resolve(choice, features.data)
+                plan.add(setting, seeds, [address], [cache])
+                plan.notes |= dict.fromkeys(_notes(choice, setting))
+
+
+def _notes(choice: Choice, setting: Setting) -> Iterator[str]:
+    """Where an adapter takes something else than was asked for, or than its defaults."""
+    adapter, asked, dataset = choice.adapter, choice.recipe_name, setting.data.dataset
+    idle = [name for name in ("patience", "monitor") if name in choice.recipe]
+    if idle and setting.recipe and setting.select == "last":
+        yield f"{setting.name} keeps its last epoch (select last), and does not look at {' and '.join(idle)}"
+    names = recipe_names(adapter)
+    if asked is None or not names:
+        return
+    if asked not in names:
+        yield f"recipe {asked}: {setting.name} has none of that name, and keeps {setting.recipe_name or 'its defaults'}"
+    elif asked == AUTHORS and adapter in PUBLISHED:
+        values = ", ".join(f"{name} {value:g}" for name, value in choice.authors_options(dataset).items())
+        if values:
+            yield f"recipe {asked}: {adapter} has what its authors set for {dataset}: {values}"
+        elif dataset not in PUBLISHED[adapter]:
+            yield f"recipe {asked}: what the authors of {adapter} set is for other data sets than {dataset}"
 
 
 def _check(cell: Cell, data: Sequence[Features]) -> None:

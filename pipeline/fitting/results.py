@@ -69,6 +69,12 @@ class Row:
         """A metric of every seed, in percent."""
         return [result.metrics[metric] for result in self.results]
 
+    @property
+    def one_support(self) -> bool:
+        """Whether several seeds drew one and the same support, as 16 shots of 16 rows are."""
+        supports = {result.details.get("support") for result in self.results}
+        return len(self.results) > 1 and len(supports) == 1 and None not in supports
+
     def by_seed(self, metric: str) -> dict[int | None, float]:
         """A metric by seed; by None where the seed decides nothing."""
         seeded = adapter_class(self.setting.adapter).seeded
@@ -109,7 +115,7 @@ class Grid:
                 **row.setting.flat(),
                 "seed": result.cell.seed,
                 **result.metrics,
-                **{name: result.details.get(name) for name in ("new_is_zero_shot", "best_epoch")},
+                **{name: result.details.get(name) for name in ("new_is_zero_shot", "best_epoch", "support")},
                 **{f"chosen_{name}": value for name, value in result.details["chosen"].items()},
                 "seconds": result.seconds,
                 "cell": result.cell.id,

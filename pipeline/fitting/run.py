@@ -18,7 +18,7 @@ from torch import Tensor
 from mma.adapters import Adapter, History, Labelled, Support, adapter_class, fit, predict, to_bytes, zero_shot_logits
 from mma.adapters.blame import blaming
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import Cell, Setting
+from mma.pipeline.fitting.cells import Cell, Setting, digest
 from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
@@ -78,7 +78,7 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     return Result(
         cell,
         setting.protocol.score(accuracy),
-        {**_history(history), "new_is_zero_shot": falls_back, **_where(features)},
+        {**_history(history), "support": _digest(episode), "new_is_zero_shot": falls_back, **_where(features)},
         seconds,
         predictions,
         to_bytes(adapter) if keep_weights else None,
@@ -149,6 +149,12 @@ def _index(features: Features, values: NDArray[np.int64]) -> Tensor:
 def _where(features: Features) -> dict[str, str]:
     """What may move a last bit and is no part of a cell's name: results of two machines compare by it."""
     return {"device": features.device.type, "torch": str(torch.__version__), "mma": version("mma")}
+
+
+def _digest(episode: Episode) -> str | None:
+    """Which shots were drawn, whatever their order: seeds that drew the same ones are no draws of their own."""
+    rows, label = episode.support.rows.tolist(), episode.support.label.tolist()
+    return digest({"rows": sorted(zip(rows, label, strict=True))}) if rows else None
 
 
 def _history(history: History) -> dict[str, Any]:

@@ -63,14 +63,15 @@ class FitSettings:
         Option("How many, or which: 3 is 0,1,2; 1,2,3 are those.", PROTOCOL, shown="3", read=read_seeds),
     ] = (0, 1, 2)
     select: Annotated[
-        str,
+        str | None,
         Option(
             "Choose on val; last: no choice; oracle: on test, as an upper bound.",
             PROTOCOL,
             choices=SELECTIONS,
+            shown="the recipe's, else val",
             factor=True,
         ),
-    ] = "val"
+    ] = None
     draws: Annotated[
         str, Option("nested, or coop for the published sampler's.", PROTOCOL, choices=("nested", "coop"), factor=True)
     ] = "nested"
@@ -91,6 +92,12 @@ class FitSettings:
     train_noise: Annotated[str, Option("Train on this noisy view of the cache.", PROTOCOL, factor=True)] = "none"
     test_noise: Annotated[str, Option("Score this noisy view of the cache.", PROTOCOL, factor=True)] = "none"
 
+    recipe: Annotated[
+        str | None,
+        Option(
+            "By name: published, or what `mma adapters NAME` lists.", RECIPE, shown="the adapter's first", factor=True
+        ),
+    ] = None
     lr: Annotated[float | None, Option("Learning rate.", RECIPE, least=0, shown=OF_ADAPTER, factor=True)] = None
     weight_decay: Annotated[
         float | None, Option("Weight decay.", RECIPE, least=0, most=1e6, shown=OF_ADAPTER, factor=True)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mma.adapters import Adapter, adapter_class, options_of, short_name
 from mma.adapters import adapters as known
+from mma.adapters.published import PUBLISHED
 from mma.pipeline.console import Column, show_table
 
 
@@ -28,12 +29,18 @@ def show_adapters(console: Console) -> None:
 
 
 def show_adapter(console: Console, name: str) -> None:
-    """One adapter: source, what it does, recipe, and options with their defaults. Raises AdapterError."""
+    """One adapter: source, what it does, recipes with theirs, and options with defaults. Raises AdapterError."""
     about = adapter_data(name)
     lines = [about["adapter"], f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
     lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
-    if about["recipe"]:
-        lines.append("  recipe     " + ", ".join(f"{key} {value}" for key, value in about["recipe"].items()))
+    for number, recipe in enumerate(about["recipes"]):
+        values = ", ".join(f"{key} {value}" for key, value in recipe["values"].items())
+        default = "" if number else " (the default)"
+        lines.append(f"  recipe     {recipe['name']}{default}: {values}, select {recipe['select']}")
+        lines.append(f"             source: {recipe['source']}")
+    for dataset, options in about["published"].items():
+        values = ", ".join(f"{key} {value:g}" for key, value in options.items())
+        lines.append(f"  published  on {dataset}: {values}")
     console.print("\n".join(lines))
     columns = [Column("option"), Column("value"), Column("default"), Column("what it is")]
     rows = []
@@ -60,7 +67,11 @@ def adapter_data(name: str) -> Mapping[str, Any]:
         "source": kind.source or module.partition("\n")[0],
         "kind": kind_of(kind),
         "class_free": kind.class_free,
-        "recipe": asdict(kind.recipe) if kind.trains else {},
+        "recipes": [
+            {"name": key, "values": asdict(each.recipe), "select": each.select, "source": each.source}
+            for key, each in (kind.recipes.items() if kind.trains else ())
+        ],
+        "published": PUBLISHED.get(name, {}),
         "options": [
             {"name": option.name, "value": option.meaning, "default": option.default, "help": option.help}
             for option in options_of(kind)

@@ -18,15 +18,17 @@ from mma.adapters import adapter_class, options_of
 from mma.cache.durable import write_whole
 from mma.pipeline.console import Cell, Column, show_table
 from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.fitting.factors import Factors, adapters_of, as_typed, described, matches
 from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.fitting.settings import FACTORS
 from mma.pipeline.options import short
-from mma.pipeline.reports.statistics import mean_interval, mean_text
-from mma.pipeline.reports.tables import TIME, label, marked, metric_text, notes, protocol_text
+from mma.pipeline.reports.statistics import mean_interval
+from mma.pipeline.reports.tables import TIME, interval_text, label, marked, metric_text, notes, protocol_text
 
 SEEDS = Column("seeds", right=True, spare=True)
+ALWAYS_TOLD = ("shots", "recipe", "select")  # in the title of a grid, or in a column of their own
 EXPORTS = (".csv", ".jsonl", ".parquet")
 
 
@@ -45,6 +47,7 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         table: list[list[Cell]] = []
         for row in rows:
             values = {**_columns(row), "adapter": marked(row.setting)}
+            values |= {"select": ""} if values["select"] == NO_SELECTION else {}
             texts: list[Cell] = []
             for metric in metrics:
                 text = metric_text(row, metric)
@@ -77,19 +80,23 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) 
     for (_, adapter, protocol), rows in groups.items():
         shown = metric if metric in rows[0].metrics else rows[0].setting.protocol.main
         seeds: dict[tuple[Any, Any], dict[int, list[float]]] = {}
+        at_place: dict[tuple[Any, Any], list[Row]] = {}
         for row in rows:
             values = row.setting.flat()
-            at = seeds.setdefault((values[names[0]], values[names[1]]), {})
+            place = values[names[0]], values[names[1]]
+            at_place.setdefault(place, []).append(row)
+            at = seeds.setdefault(place, {})
             for result in row.results:
                 at.setdefault(result.cell.seed, []).append(result.metrics[shown])
         cells = {at: [float(np.mean(values)) for values in of.values()] for at, of in seeds.items()}  # a value a seed
         across = list(dict.fromkeys(at[1] for at in cells))
         title = f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}"
         columns = [Column(f"{names[0]} \\ {names[1]}"), *(Column(as_typed(value), right=True) for value in across)]
-        table = [
-            [as_typed(down), *(mean_text(cells[down, c]) if (down, c) in cells else "" for c in across)]
-            for down in dict.fromkeys(at[0] for at in cells)
-        ]
+        table = []
+        for down in dict.fromkeys(at[0] for at in cells):
+            line = [(down, value) for value in across]
+            texts = (interval_text(cells[each], at_place[each]) if each in cells else "" for each in line)
+            table.append([as_typed(down), *texts])
         show_table(console, columns, table, title)
 
 
@@ -164,6 +171,7 @@ def ablated_json(ablated: Grid, baseline: str) -> str:
 
     def row_data(row: Row) -> dict[str, Any]:
         data: dict[str, Any] = {**_columns(row), "seeds": [r.cell.seed for r in row.results]}
+        data["one_support"] = row.one_support
         for metric in row.metrics:
             values = row.values(metric)
             mean, half = mean_interval(values)
@@ -190,7 +198,7 @@ def _difference(row: Row, base: Row | None, metric: str) -> str:
     ]
     if not pairs:
         return ""
-    text = mean_text([of_row - of_base for of_row, of_base in pairs])
+    text = interval_text([of_row - of_base for of_row, of_base in pairs], [row, base])
     return text if text.startswith("-") else f"+{text}"
 
 
@@ -232,10 +240,11 @@ def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
     chosen = [values for values in every if values["adapter"] != "zero-shot"] or every
 
     def differs(name: str) -> bool:
-        return len({as_typed(values[name]) for values in chosen if name in values}) > 1
+        found = {as_typed(values[name]) for values in chosen if name in values}
+        return len(found - {NO_SELECTION} if name == "select" else found) > 1
 
     names = ["adapter", *(name for name in factors if name not in ("adapter", "seed", "protocol"))]
-    names += ["shots"] if "shots" not in names else []
+    names += [name for name in ALWAYS_TOLD if name not in names]
     data = "cache" if any(_data(row, rows) == row.cache for row in rows) else "dataset"
     return [name for name in (data, *names) if name == "adapter" or differs(name)]
 
@@ -244,8 +253,9 @@ def _held(rows: Sequence[Row], factors: Collection[str], columns: Collection[str
     """What is the same in all rows of a table, in words: the data, the protocol, and the factors given."""
     words = [] if {"dataset", "cache"} & set(columns) else [rows[0].setting.data.dataset]
     words.append(rows[0].setting.protocol.name)
-    for name in dict.fromkeys([*factors, "shots"]):
+    for name in dict.fromkeys([*factors, *ALWAYS_TOLD]):
         values = {as_typed(row.setting.flat()[name]) for row in rows if name in row.setting.flat()}
+        values -= {NO_SELECTION} if name == "select" else set()
         if name not in ("adapter", "protocol") and name not in columns and len(values) == 1:
             words.append(f"{name} {values.pop()}")
     return words

@@ -11,13 +11,14 @@ from rich.console import Console
 
 from mma.adapters import adapter_class, options_of
 from mma.pipeline.console import Column, show_table
-from mma.pipeline.fitting.cells import Setting
+from mma.pipeline.fitting.cells import NO_SELECTION, Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 
 FALLBACK = "*"
 TEST_TIME = "†"
 TIME = Column("time", right=True, spare=True)
+ONE_SUPPORT = "‡"
 
 
 def show_fitted(console: Console, fitted: Grid) -> None:
@@ -31,30 +32,49 @@ def show_fitted(console: Console, fitted: Grid) -> None:
 
 
 def _show_cache(console: Console, rows: Sequence[Row]) -> None:
-    last = rows[-1]  # zero-shot, the first, has neither seeds nor selection
-    title = f"{last.setting.data.dataset}, {protocol_text([row.setting for row in rows])}, {seeds_text(last)}, " + (
-        selection_text(last.setting.select)
+    settings = [row.setting for row in rows]
+    recipes = list(dict.fromkeys(s.recipe_name for s in settings if s.recipe_name))
+    selections = list(dict.fromkeys(s.select for s in settings if s.select != NO_SELECTION))
+    words = [settings[0].data.dataset, protocol_text(settings), seeds_text(rows)]
+    words += [f"recipe {recipes[0]}"] if len(recipes) == 1 else []
+    words += [selection_text(selections[0])] if len(selections) == 1 else []
+    differing = [name for name, found in (("recipe", recipes), ("select", selections)) if len(found) > 1]
+    measured = [Column(metric, right=True) for metric in rows[0].metrics]
+    columns = [Column("adapter"), *measured, TIME, *map(Column, differing)]
+    lines = []
+    for row in rows:
+        told = {"recipe": row.setting.recipe_name or "", "select": row.setting.select}
+        name = " ".join([marked(row.setting), *changes(row.setting)])
+        values = [*(metric_text(row, metric) for metric in row.metrics), f"{row.seconds:.2f} s"]
+        lines.append([name, *values, *(told[name] if told[name] != NO_SELECTION else "" for name in differing)])
+    show_table(console, columns, lines, ", ".join(word for word in words if word))
+
+
+def seeds_text(rows: Sequence[Row]) -> str:
+    """`seeds 0, 1, 2`, or `seeds 0 to 9`; nothing where no row has seeds, as zero-shot has none."""
+    of_rows = (
+        [result.cell.seed for result in row.results] for row in rows if adapter_class(row.setting.adapter).seeded
     )
-    columns = [Column("adapter"), *(Column(metric, right=True) for metric in last.metrics), TIME]
-    lines = [
-        [label(row.setting), *(metric_text(row, metric) for metric in row.metrics), f"{row.seconds:.2f} s"]
-        for row in rows
-    ]
-    show_table(console, columns, lines, title)
-
-
-def seeds_text(row: Row) -> str:
-    """`seeds 0, 1, 2`, or `seeds 0 to 9`."""
-    seeds = [result.cell.seed for result in row.results]
+    seeds = max(of_rows, key=len, default=[])
+    if not seeds:
+        return ""
     if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"seeds {seeds[0]} to {seeds[-1]}"
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def metric_text(row: Row, metric: str) -> str:
-    """Mean and half-width, starred where new classes are scored zero-shot for want of weights."""
-    text = mean_text(row.values(metric))
+    """Mean and half-width, marked where that is over one support; starred where new classes are scored zero-shot for
+    want of weights.
+    """
+    text = interval_text(row.values(metric), [row])
     return text + FALLBACK if metric != "base" and falls_back(row) else text
+
+
+def interval_text(values: Sequence[float], rows: Sequence[Row]) -> str:
+    """Mean and half-width of values that come from some rows, marked where the seeds of one drew no support each."""
+    text = mean_text(values)
+    return text + ONE_SUPPORT if "±" in text and any(row.one_support for row in rows) else text
 
 
 def falls_back(row: Row) -> bool:
@@ -69,23 +89,37 @@ def notes(grid: Grid) -> list[str]:
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
     if any(_sees_test_rows(row.setting) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
+    if any(row.one_support for row in rows):
+        found.append(
+            f"one support: all seeds draw the same shots; ±{ONE_SUPPORT} is over training seeds alone (weights, "
+            "batches, validation rows), not over draws of shots"
+        )
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
     return [*found, *grid.notes]
 
 
 def label(setting: Setting) -> str:
-    """The adapter, and those of its options that are not the default: `mma lam=0.5`; marked if it sees test rows."""
+    """The adapter, its recipe and those of its options that are not the default: `mma lam=0.5`; marked if it sees test
+    rows.
+    """
+    name, first = setting.recipe_name, next(iter(adapter_class(setting.adapter).recipes))
+    recipe = [f"recipe={name}"] if name and name != first else []
+    return " ".join([marked(setting), *recipe, *changes(setting)])
+
+
+def changes(setting: Setting) -> list[str]:
+    """Options that are not the default, and values that are not those of the named recipe: `lam=0.5`, `lr=0.01`."""
     defaults = {option.name: option.default for option in options_of(adapter_class(setting.adapter))}
     changed = [f"{name}={value}" for name, value in setting.options if value != defaults[name]]
-    if setting.recipe:
-        own = adapter_class(setting.adapter).recipe
+    if setting.recipe and setting.recipe_name:
+        own = adapter_class(setting.adapter).recipes[setting.recipe_name].recipe
         changed += [
             f"{f.name}={value}"
             for f in fields(own)
             if (value := getattr(setting.recipe, f.name)) != getattr(own, f.name)
         ]
-    return " ".join([marked(setting), *changed])
+    return changed
 
 
 def marked(setting: Setting) -> str:
@@ -122,7 +156,6 @@ def selection_text(select: str) -> str:
         "val": "selected on validation",
         "last": "last epoch",
         "oracle": "selected on TEST (oracle)",
-        "none": "nothing to select",
     }[select]
 
 
@@ -135,6 +168,7 @@ def fitted_json(fitted: Grid) -> str:
             mean, half = mean_interval(row.values(metric))
             data[metric] = {"mean": mean, "half_width": half, "seeds": row.values(metric)}
         data["new_is_zero_shot"] = falls_back(row)
+        data["one_support"] = row.one_support
         data["seconds"] = row.seconds
         return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 

@@ -234,8 +234,14 @@ def test_validation_rows_change_nothing() -> None:
     adapter = fitted(data.support)
     validated = KroneckerRidge()
     history = fit(validated, data.support, validated.recipe, seed=0, validation=data.validation)
-    assert history.chosen == {}
+    assert history.chosen == dict(zip(Setting._fields, adapter.setting.tolist(), strict=True))
     assert torch.equal(validated.own, adapter.own)
+
+
+def test_what_is_given_is_no_choice() -> None:
+    adapter = fitted(toy().support, w=0.5, beta=1.0)
+    assert list(adapter.choices()) == ["delta", "lam", "w_new"]
+    assert adapter.choices()["lam"] == float(adapter.setting[2])
 
 
 def test_logits_in_single_precision_are_those_in_double() -> None:

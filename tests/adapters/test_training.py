@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import ClassVar, Literal
 
 import pytest
@@ -12,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from mma.adapters import Adapter, AdapterError, NamedRecipe, Recipe, Support, fit, predict, zero_shot_logits
 from mma.adapters.linear_probe import LinearProbe
+from mma.adapters.mm_mlp import MultiModalMLP
 
 from .toy import toy
 
@@ -215,3 +218,23 @@ def test_logits_that_cannot_be_are_refused(scored: Callable[[Tensor], Tensor], m
     data = toy()
     with pytest.raises(AdapterError, match=message):
         predict(Odd(), data.test.image[:10], data.support.text)
+
+
+def test_fits_in_threads_run_side_by_side_and_draw_what_they_draw_alone() -> None:
+    """Each waits in `start` for the other: with a lock around it, neither would come."""
+    both_started = Barrier(2, timeout=30)
+
+    class Meets(MultiModalMLP):
+        def start(self, support: Support) -> None:
+            super().start(support)
+            both_started.wait()
+
+    def weights(kind: type[Adapter], seed: int) -> dict[str, Tensor]:
+        adapter = kind()
+        fit(adapter, toy().support, replace(QUICK, epochs=1), seed=seed)
+        return adapter.state_dict()
+
+    with ThreadPoolExecutor(2) as threads:
+        side_by_side = list(threads.map(lambda seed: weights(Meets, seed), (0, 1)))
+    for seed, found in enumerate(side_by_side):
+        torch.testing.assert_close(found, weights(MultiModalMLP, seed), atol=0, rtol=0)

@@ -103,6 +103,10 @@ WRONG = {
     "unknown mask": (["fit", "--cache", "CACHE", "--mask", "cros"], "mask = 'cros' is not one of cross"),
     "unknown protocol": (["fit", "--cache", "CACHE", "--protocol", "base-to-knew"], "did you mean base-to-new"),
     "unknown selection": (["fit", "--cache", "CACHE", "--select", "best"], "unknown select 'best'"),
+    "unknown recipe": (
+        ["fit", "--cache", "CACHE", "--adapter", "clip-adapter", "--recipe", "clip-ma"],
+        "clip-adapter: no recipe 'clip-ma': did you mean clip-mma?",
+    ),
     "unknown device": (["fit", "--cache", "CACHE", "--device", "gpu"], "unknown device 'gpu'"),
     "too many shots": (["fit", "--cache", "CACHE", "--shots", "99"], "use --shots 10"),
     "no shots": (["fit", "--cache", "CACHE", "--shots", "0"], "--shots 0: it must be from 1"),
@@ -197,3 +201,19 @@ def test_features_that_cannot_be_are_refused_in_one_line_and_no_cache_is_left(
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("mma: features.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_an_adapter_shows_its_recipes_with_their_sources(mma_here: Run) -> None:
+    shown = mma_here("adapters", "clip-adapter").stdout
+    assert "published (the default): optimizer sgd, lr 0.002" in shown
+    assert "gaopengcuhk/CLIP-Adapter" in shown
+    assert "clip-mma: optimizer adam" in shown
+    (first, second) = json.loads(mma_here("adapters", "clip-adapter", "--json").stdout)["recipes"]
+    assert (first["name"], first["select"], second["name"], second["select"]) == (
+        "published",
+        "last",
+        "clip-mma",
+        "val",
+    )
+    assert "published  on dtd: start_alpha 2" in mma_here("adapters", "tip-adapter-f").stdout
+    assert "recipe" not in mma_here("adapters", "gda").stdout

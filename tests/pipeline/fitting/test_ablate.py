@@ -280,7 +280,7 @@ def test_the_title_says_what_is_held_fixed_and_a_failure_which_factors_it_has(
     console = Console(record=True, width=300, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     show_ablated(console, ablated, ["lr", "lam", "shots", "epochs"], "zero-shot")
     title, *_, failure = console.export_text().strip().splitlines()
-    assert title.startswith("small, base-to-new, lr 0.01, lam 0.5, shots 2, epochs 4; ")
+    assert title.startswith("small, base-to-new, lr 0.01, lam 0.5, shots 2, epochs 4, recipe validated, select val; ")
     assert failure.startswith("failed: mma ")
     assert "lr=1e+30" in failure
 
