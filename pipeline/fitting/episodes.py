@@ -3,6 +3,7 @@
 - few-shot: all classes; K support rows per class from `train`.
 - base-to-new (Zhou et al., CoCoOp, 2022): classes in label order, base = the first ceil(C/2); the support is of base
   classes, and base and new test rows each have only their own classes as candidates.
+- cross-dataset, domain-shift: as few-shot, and the test rows of other data beside.
 
 A class's rows are put in one seeded order and the support is the first K of it, so draws are nested: the 4-shot support
 is inside the 8-shot support. A class's draw depends on no other class. The support alone can be made harder: classes
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.coop import coop_draw
-from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, Candidates, Protocol, Rows
+from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, Candidates, Classes, Protocol, Rows
 
 VALIDATION_SHOTS = 4  # rows per class at most, as CoOp draws them
 IMBALANCE_STREAM, NOISE_STREAM = 2**32 - 1, 2**32 - 2  # seeds apart from those of the classes
@@ -86,7 +87,7 @@ def most_shots(labels: Mapping[str, Labels], protocol: Protocol) -> int:
     """The default number of shots: 16, or as many as every class trained on can give."""
     if "train" not in labels:
         return DEFAULT_SHOTS
-    classes = protocol.tests([len(labels["train"].rows)])[0].classes
+    classes = protocol.trained(len(labels["train"].rows))
     fewest = min(len(labels["train"].rows[c]) for c in classes)
     spare = 0 if "val" in labels else min(VALIDATION_SHOTS, fewest // 2)
     return max(1, min(DEFAULT_SHOTS, fewest - spare))
@@ -94,18 +95,18 @@ def most_shots(labels: Mapping[str, Labels], protocol: Protocol) -> int:
 
 def draw_episode(
     labels: Sequence[Mapping[str, Labels]],
-    classnames: Sequence[str],
+    data: Sequence[Classes],
     protocol: Protocol,
     seed: int,
     *,
     validate: bool = True,
 ) -> Episode:
-    """Draw one episode from the labels of the fitted data, and of each target, by split.
+    """Draw one episode from the labels by split, and the classes, of the fitted data and of each target.
 
-    `classnames` are the fitted data's. Raises UsageError where a class has too few rows, naming it and the way out.
+    Raises UsageError where a class has too few rows, naming it and the way out.
     """
-    own, shots = labels[0], protocol.shots
-    tests = tuple(_test(candidates, labels) for candidates in protocol.tests([len(of["test"].rows) for of in labels]))
+    own, classnames, shots = labels[0], data[0].names, protocol.shots
+    tests = tuple(_test(candidates, labels) for candidates in protocol.tests(data))
     classes = tests[0].candidates.classes
     if not shots:
         nothing = np.array([], np.int64)

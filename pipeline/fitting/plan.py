@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,21 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting, cells_of, resolve
 from mma.pipeline.fitting.episodes import most_shots
-from mma.pipeline.fitting.factors import Factors, check_factors, choices_of, protocols_of, seeds_of, values_of
+from mma.pipeline.fitting.factors import (
+    Factors,
+    check_factors,
+    choices_of,
+    protocols_of,
+    seeds_of,
+    targets_of,
+    values_of,
+)
 from mma.pipeline.fitting.features import Address, Features, Loader
 from mma.pipeline.fitting.grid import Work
-from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, usual_protocol
+from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, protocol_class, usual_protocol
 from mma.pipeline.fitting.results import Failure, Grid, Result, Row
 from mma.pipeline.fitting.run import check_cell
+from mma.pipeline.fitting.targets import check_targets
 
 
 @dataclass
@@ -55,6 +64,8 @@ class Plan:
         self.rows[setting], self.addresses[setting] = cells, tuple(addresses)
         where = {"adapter_source": setting.adapter} if setting.name != setting.adapter else {}
         self.configs[setting] = {**setting.config(), **data[0].config(), **where, "cache_path": caches[0]}
+        if setting.targets:
+            self.configs[setting]["target_paths"] = list(caches[1:])
         self.failed_images |= {cache: of.images.failed for cache, of in zip(caches, data, strict=True)}
 
     @property
@@ -101,16 +112,21 @@ def add_grid(
     for prompts, reduce in itertools.product(values_of("prompts", factors), values_of("reduce", factors)):
         address = Address(cache, prompts, reduce, device, partial)
         features = plan.loader.features(address)
-        named = values_of("protocol", factors)
-        protocols = [name or usual_protocol(len(features.classnames)) for name in named]
+        named, wanted = values_of("protocol", factors), targets_of(factors)
+        protocols = [name or usual_protocol(len(features.classnames), len(wanted)) for name in named]
         check_factors(factors, protocols)
         drawn = [each for name in dict.fromkeys(protocols) for each in protocols_of(factors, name)]
         shots = min(most_shots(features.labels, each) for each in drawn)  # the same along every axis
         if console and "shots" not in factors and shots < DEFAULT_SHOTS:
             console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
+        elsewhere = [replace(address, cache=target) for target in wanted]
+        targets = [plan.loader.features(other) for other in elsewhere]
+        check_targets(features, targets)
         for name in dict.fromkeys(protocols):
+            there = len(wanted) if protocol_class(name).transfers else 0
+            scored, at = [target.data for target in targets[:there]], [address, *elsewhere[:there]]
             for choice in choices_of(factors, name, shots):
-                plan.add(resolve(choice, features.data), seeds, [address], [cache])
+                plan.add(resolve(choice, features.data, scored), seeds, at, [cache, *wanted[:there]])
 
 
 def _check(cell: Cell, data: Sequence[Features]) -> None:

@@ -37,6 +37,12 @@ class FitSettings:
     """What `mma fit` can be told. Raises UsageError for a value that cannot be."""
 
     cache: Annotated[tuple[str, ...], Option("A finished cache: a path, or an fsspec URL. May be repeated.", DATA)]
+    target: Annotated[
+        tuple[str, ...],
+        Option(
+            "Score this cache too, of the same model; its classes need no shots. May be repeated.", DATA, factor=True
+        ),
+    ] = ()
     prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
     reduce: Annotated[
         str, Option("Templates to one vector: mean of unit or raw, or a number for one alone.", DATA, factor=True)
@@ -45,7 +51,12 @@ class FitSettings:
 
     protocol: Annotated[
         str | None,
-        Option("base-to-new or few-shot.", PROTOCOL, shown="base-to-new, from four classes on", factor=True),
+        Option(
+            "base-to-new, few-shot, cross-dataset or domain-shift.",
+            PROTOCOL,
+            shown="base-to-new, from four classes on; cross-dataset where targets are given",
+            factor=True,
+        ),
     ] = None
     shots: Annotated[
         int | None,
@@ -147,7 +158,8 @@ class FitSettings:
         """The settings as a grid of one value for each option that is given; adapters side by side."""
         given = {f.name: [getattr(self, f.name)] for f in FACTORS.values() if getattr(self, f.name) != f.default}
         options = {name: [value] for name, value in self.options.items()}
-        return {**given, **options, "adapter": self.adapter, "seed": self.seeds}
+        several = {"target": self.target} if self.target else {}
+        return {**given, **options, **several, "adapter": self.adapter, "seed": self.seeds}
 
 
 @dataclass(frozen=True, kw_only=True)

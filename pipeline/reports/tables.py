@@ -54,7 +54,7 @@ def seeds_text(row: Row) -> str:
 def metric_text(row: Row, metric: str) -> str:
     """Mean and half-width, starred where new classes are scored zero-shot for want of weights."""
     text = mean_text(row.values(metric))
-    return text + FALLBACK if metric != "base" and falls_back(row) else text
+    return text + FALLBACK if metric not in ("base", "source") and falls_back(row) else text
 
 
 def falls_back(row: Row) -> bool:

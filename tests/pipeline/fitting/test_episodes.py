@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.coop import coop_draw
 from mma.pipeline.fitting.episodes import Labels, draw_episode, most_shots
-from mma.pipeline.fitting.protocols import BaseToNew, FewShot, Rows, usual_protocol
+from mma.pipeline.fitting.protocols import BaseToNew, Classes, FewShot, Rows, usual_protocol
 
 FEW_SHOT = FewShot(shots=4)
 
 
 def split_classes(count: int, protocol: BaseToNew) -> dict[str, Rows]:
-    return {test.name: test.classes for test in protocol.tests([count])}
+    return {test.name: test.classes for test in protocol.tests(names(count))}
 
 
 def labels_of(counts: dict[str, list[int]], failed: tuple[int, ...] = ()) -> dict[str, Labels]:
@@ -29,8 +29,8 @@ def labels_of(counts: dict[str, list[int]], failed: tuple[int, ...] = ()) -> dic
     return found
 
 
-def names(count: int) -> list[str]:
-    return [f"class {c}" for c in range(count)]
+def names(count: int) -> list[Classes]:
+    return [Classes("small", [f"class {c}" for c in range(count)])]
 
 
 @given(st.integers(2, 12), st.integers(0, 1000), st.integers(1, 8), st.integers(1, 8))
