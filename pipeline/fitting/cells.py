@@ -18,7 +18,7 @@ from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
 NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
-SELECTIONS = ("val", "last", "oracle")
+SELECTIONS = ("val", "classes", "last", "oracle")
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine"),
@@ -135,7 +135,10 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
         raise AdapterError(f"{name}: {error}") from error.__cause__
     if choice.select == "last" and made.open_options():
         names = ", ".join(made.open_options())
-        raise UsageError(f"{name} chooses {names} on validation rows: give a value, or use `select=val`")
+        raise UsageError(
+            f"{name} chooses {names} on rows that are held out: give a value, or use `select=val` or "
+            "`select=classes`"
+        )
     if not kind.few_shot:
         protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)
     return Setting(

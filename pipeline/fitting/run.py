@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +23,7 @@ from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
 from mma.pipeline.fitting.results import Predictions, Result
+from mma.pipeline.fitting.selection import check_division, fit_by_classes, holds_classes
 
 
 def check_cell(cell: Cell, data: Sequence[Features]) -> None:
@@ -44,7 +45,11 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
             f"{setting.name}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
             f"mma embed --views {wanted} --view-splits test"
         )
-    draw(cell, data)
+    episode = draw(cell, data)
+    if setting.select == "classes":
+        counts = np.bincount(np.searchsorted(episode.classes, episode.support.label), minlength=len(episode.classes))
+        new_classes = any(not _known(test, episode) for test in episode.tests)
+        check_division(counts, classes=holds_classes(kind, new_classes))
     if protocol.shots:
         features.images.check_noise("train", protocol.train_noise)
     for each in data:
@@ -72,7 +77,12 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     recipe = setting.recipe or adapter.recipe
     if setting.select == "oracle":  # an upper bound of accuracy: no epoch is missed by stopping early
         recipe = replace(recipe, patience=recipe.epochs, monitor="accuracy")
-    history = fit(adapter, support, recipe, seed=cell.seed, validation=validation)
+    held_out: dict[str, Any] = {}
+    if setting.select == "classes":
+        history, found = fit_by_classes(adapter, support, recipe, seed=cell.seed)
+        held_out = {"held_out": asdict(found)}
+    else:
+        history = fit(adapter, support, recipe, seed=cell.seed, validation=validation)
     predictions = [_score(adapter, data, episode, test, setting.protocol.test_noise) for test in episode.tests]
     seconds = time.perf_counter() - start
     falls_back = not adapter.class_free and any(not _known(test, episode) for test in episode.tests)
@@ -80,7 +90,7 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     return Result(
         cell,
         setting.protocol.score(accuracy),
-        {**_history(history), "new_is_zero_shot": falls_back, **_where(features)},
+        {**_history(history), **held_out, "new_is_zero_shot": falls_back, **_where(features)},
         seconds,
         predictions,
         to_bytes(adapter) if keep_weights else None,

@@ -11,7 +11,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe", "Adapter", "Output"
-SELECTIONS = ("val", "last", "oracle")
+SELECTIONS = ("val", "classes", "last", "oracle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 OF_ADAPTER = "the adapter's"
 PROCESSES = "Processes; 1 uses the threads of this one."
@@ -76,7 +76,7 @@ class FitSettings:
     select: Annotated[
         str,
         Option(
-            "Choose on val; last: no choice; oracle: on test, as an upper bound.",
+            "Choose on val; classes: on those held out of the support; last: no choice; oracle: on test, a bound.",
             PROTOCOL,
             choices=SELECTIONS,
             factor=True,

@@ -120,6 +120,7 @@ def selection_text(select: str) -> str:
     """How the epoch was chosen, in words."""
     return {
         "val": "selected on validation",
+        "classes": "selected on held-out classes",
         "last": "last epoch",
         "oracle": "selected on TEST (oracle)",
         "none": "nothing to select",
