@@ -136,8 +136,7 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
     if choice.select == "last" and made.open_options():
         names = ", ".join(made.open_options())
         raise UsageError(
-            f"{name} chooses {names} on rows that are held out: give a value, or use `select=val` or "
-            "`select=classes`"
+            f"{name} chooses {names} on rows that are held out: give a value, or use `select=val` or `select=classes`"
         )
     if not kind.few_shot:
         protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)

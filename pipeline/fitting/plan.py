@@ -100,33 +100,48 @@ class Plan:
 
 def add_grid(
     plan: Plan,
-    cache: str,
+    caches: Sequence[str],
     factors: Factors,
     device: str = "auto",
     partial: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Every cell of a grid on one cache. Raises UsageError, CacheError or AdapterError where a part cannot be done."""
+    """Every cell of a grid, on every cache. Raises UsageError, CacheError or AdapterError where a part cannot be done.
+
+    Where no shots are given there are as many along every axis, and on every cache: what the smallest class allows.
+    """
     device = pick_device(device).type
-    seeds = seeds_of(factors)
-    for prompts, reduce in itertools.product(values_of("prompts", factors), values_of("reduce", factors)):
-        address = Address(cache, prompts, reduce, device, partial)
+    seeds, wanted = seeds_of(factors), targets_of(factors)
+    texts = list(itertools.product(values_of("prompts", factors), values_of("reduce", factors)))
+    grids = [Address(cache, *text, device, partial) for cache in caches for text in texts]
+    protocols = {address: _protocols(plan.loader.features(address), factors) for address in grids}
+    check_factors(factors, list(dict.fromkeys(name for names in protocols.values() for name in names)))
+    shots = min(
+        most_shots(plan.loader.features(address).labels, drawn)
+        for address, names in protocols.items()
+        for name in names
+        for drawn in protocols_of(factors, name)
+    )
+    if console and "shots" not in factors and shots < DEFAULT_SHOTS:
+        console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
+    named = dict(zip(grids, (cache for cache in caches for _ in texts), strict=True))
+    for address, names in protocols.items():
         features = plan.loader.features(address)
-        named, wanted = values_of("protocol", factors), targets_of(factors)
-        protocols = [name or usual_protocol(len(features.classnames), len(wanted)) for name in named]
-        check_factors(factors, protocols)
-        drawn = [each for name in dict.fromkeys(protocols) for each in protocols_of(factors, name)]
-        shots = min(most_shots(features.labels, each) for each in drawn)  # the same along every axis
-        if console and "shots" not in factors and shots < DEFAULT_SHOTS:
-            console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
         elsewhere = [replace(address, cache=target) for target in wanted]
         targets = [plan.loader.features(other) for other in elsewhere]
         check_targets(features, targets)
-        for name in dict.fromkeys(protocols):
+        for name in names:
             there = len(wanted) if protocol_class(name).transfers else 0
             scored, at = [target.data for target in targets[:there]], [address, *elsewhere[:there]]
             for choice in choices_of(factors, name, shots):
-                plan.add(resolve(choice, features.data, scored), seeds, at, [cache, *wanted[:there]])
+                setting = resolve(choice, features.data, scored)
+                plan.add(setting, seeds, at, [named[address], *wanted[:there]])
+
+
+def _protocols(features: Features, factors: Factors) -> list[str]:
+    """The protocols of a grid on some data, each once."""
+    usual = usual_protocol(len(features.classnames), len(targets_of(factors)))
+    return list(dict.fromkeys(name or usual for name in values_of("protocol", factors)))
 
 
 def _check(cell: Cell, data: Sequence[Features]) -> None:

@@ -86,7 +86,7 @@ class Tuned(Known):
 def test_the_epoch_is_the_first_that_is_best_on_held_out_classes_and_rows_together() -> None:
     adapter = Learning()
     history, held_out = fit_by_classes(adapter, support([6] * 7), ONE_STEP, seed=0)
-    assert history.best_epoch == len(history.loss) == round(float(adapter.steps)) == 5
+    assert history.best_epoch == len(history.loss) == round(float(adapter.steps.detach())) == 5
     assert (held_out.base, held_out.new, held_out.score) == (100, 100, 100)
     assert history.validation[:7] == [0, 0, 0, 0, 1, 1, 0]  # H is 0 where either is
 
