@@ -15,7 +15,7 @@ from mma.adapters import Adapter, AdapterError, Recipe, adapter_class, short_nam
 from mma.adapters.blame import blaming
 from mma.adapters.from_file import text_of
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
+from mma.pipeline.fitting.protocols import OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
 NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "classes", "last", "oracle")
@@ -25,7 +25,7 @@ CHOICES = {
     "monitor": ("accuracy", "loss"),
 }
 MAY_BE_ZERO = ("weight_decay", "warmup")  # of a recipe's numbers
-OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
+OF_SUPPORT = ("shots", "supports", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
 RECIPE = tuple(field.name for field in fields(Recipe))
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
 
@@ -116,6 +116,7 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     select: str = "val"
+    val: str = "rows"  # "none": whatever needs validation rows is refused
 
 
 def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting:
@@ -133,13 +134,20 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
             made = kind(**choice.options)
     except AdapterError as error:
         raise AdapterError(f"{name}: {error}") from error.__cause__
+    if choice.val == "none" and choice.select == "val" and (kind.trains or made.open_options()):
+        what = ", ".join(["its epochs"] * kind.trains + made.open_options())
+        raise UsageError(
+            f"{name} chooses {what} on validation rows, and `val=none` draws none: use `select=classes`, or "
+            "`select=last` with every value given"
+        )
     if choice.select == "last" and made.open_options():
         names = ", ".join(made.open_options())
         raise UsageError(
             f"{name} chooses {names} on rows that are held out: give a value, or use `select=val` or `select=classes`"
         )
     if not kind.few_shot:
-        protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)
+        usual = {name: getattr(type(protocol), name) for name in OF_SUPPORT}
+        protocol = replace(protocol, **{**usual, "shots": 0})
     return Setting(
         data=data,
         adapter=choice.adapter,

@@ -103,8 +103,9 @@ def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
         }
         recipe = {name: values_of(name, factors) for name in RECIPE if name in factors and kind.trains}
         at = replace(drawn, shots=shots) if "shots" not in factors else drawn
-        for option, steps, select in itertools.product(_product(given), _product(recipe), values_of("select", factors)):
-            yield Choice(adapter, at, option, steps, select)
+        asked = (values_of("select", factors), values_of("val", factors))
+        for option, steps, select, val in itertools.product(_product(given), _product(recipe), *asked):
+            yield Choice(adapter, at, option, steps, select, val)
 
 
 def protocols_of(factors: Factors, protocol: str) -> list[Protocol]:

@@ -117,7 +117,7 @@ def add_grid(
     protocols = {address: _protocols(plan.loader.features(address), factors) for address in grids}
     check_factors(factors, list(dict.fromkeys(name for names in protocols.values() for name in names)))
     shots = min(
-        most_shots(plan.loader.features(address).labels, drawn)
+        most_shots(plan.loader.features(address).labels, drawn, validate="rows" in values_of("val", factors))
         for address, names in protocols.items()
         for name in names
         for drawn in protocols_of(factors, name)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mma.pipeline.errors import UsageError, nearest
 
 DRAWS = ("nested", "coop")
+SUPPORTS = ("equal", "natural")
 BASE_RULES = ("ceil", "floor")
 NO_NOISE = "none"
 DEFAULT_SHOTS = 16
@@ -58,6 +59,7 @@ class Protocol:
     transfers: ClassVar[bool] = False  # whether other data, its targets, are scored
 
     shots: int = DEFAULT_SHOTS  # support rows per class; 0 for a method that looks at none
+    supports: str = "equal"  # shots of each class; "natural": as the data set has them, shots x classes in all
     draws: str = "nested"  # how rows are drawn; "coop" is what the published sampler draws with the same seed
     label_noise: float = 0.0  # share of support rows whose label is replaced by another class
     imbalance: float = 1.0  # shots of the largest class over those of the smallest
@@ -67,12 +69,16 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.draws not in DRAWS:
             raise UsageError(f"unknown draws {self.draws!r}: {nearest(self.draws, DRAWS)}")
+        if self.supports not in SUPPORTS:
+            raise UsageError(f"unknown supports {self.supports!r}: {nearest(self.supports, SUPPORTS)}")
         if self.shots < 0:
             raise UsageError(f"shots = {self.shots} is below 0")
         if not 0 <= self.label_noise <= 1:
             raise UsageError(f"label_noise = {self.label_noise} is outside [0, 1]")
         if not 1 <= self.imbalance < math.inf:
             raise UsageError(f"imbalance = {self.imbalance} must be 1 or more")
+        if self.supports == "natural" and (self.draws == "coop" or self.imbalance != 1):
+            raise UsageError("`supports=natural` has class sizes of its own: leave draws and imbalance as they are")
         if self.draws == "coop" and self.imbalance != 1:
             raise UsageError("`draws=coop` draws as many shots of every class: leave imbalance at 1")
 

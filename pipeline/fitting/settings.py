@@ -73,6 +73,24 @@ class FitSettings:
         tuple[int, ...],
         Option("How many, or which: 3 is 0,1,2; 1,2,3 are those.", PROTOCOL, shown="3", read=read_seeds),
     ] = (0, 1, 2)
+    supports: Annotated[
+        str,
+        Option(
+            "equal: shots of every class; natural: shots x classes in all, as the data set has them.",
+            PROTOCOL,
+            choices=("equal", "natural"),
+            factor=True,
+        ),
+    ] = "equal"
+    val: Annotated[
+        str,
+        Option(
+            "rows: up to 4 of a class, to choose on; none: draw none, and refuse what needs them.",
+            PROTOCOL,
+            choices=("rows", "none"),
+            factor=True,
+        ),
+    ] = "rows"
     select: Annotated[
         str,
         Option(

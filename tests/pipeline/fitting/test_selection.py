@@ -209,3 +209,16 @@ def test_a_support_that_cannot_be_divided_is_refused_before_any_work(small_cache
     with pytest.raises(UsageError, match="fits 2 or more: 3 are too few"):
         fit(asked(five, tmp_path / "runs"), QUIET)
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_validation_rows_what_needs_them_says_so(small_cache: Path, tmp_path: Path) -> None:
+    none = {"val": "none", "select": "val", "shots": 10}
+    with pytest.raises(UsageError, match="clip-adapter chooses its epochs on validation rows, and `val=none`"):
+        fit(asked(small_cache, tmp_path / "runs", **none), QUIET)
+    with pytest.raises(UsageError, match="gda chooses alpha on validation rows"):
+        fit(asked(small_cache, tmp_path / "runs", adapter="gda", **none), QUIET)
+    assert not (tmp_path / "runs").exists()
+    rows = fit(asked(small_cache, tmp_path / "runs", adapter="kron-ridge", **none), QUIET).rows
+    assert rows[1].setting.protocol.shots == 10
+    by_classes = fit(asked(small_cache, tmp_path / "runs", adapter="gda", **{**none, "select": "classes"}), QUIET)
+    assert by_classes.rows[1].results[0].details["chosen"]["alpha"] > 0
