@@ -90,10 +90,9 @@ def fit_by_classes(adapter: Adapter, support: Support, recipe: Recipe, *, seed: 
     for each, part in folds:
         begin(each, part.support, seed=seed)
     undecided, history = adapter.open_options(), History()
+    started = {name: folds[0][0].decided(name) for name in undecided}
     values, found = best_of(score(folds))
-    first = values  # trained with; an adapter may start from values of its own
-    if undecided and folds[0][0].chosen.any():
-        first = {name: folds[0][0].decided(name) for name in undecided}
+    first = started if any(started.values()) else values  # trained with; `start` may have chosen values of its own
     if adapter.trains:
         best = -1.0
         for each, _ in folds:

@@ -117,6 +117,34 @@ def test_open_hyper_parameters_are_chosen_with_their_h_and_given_ones_stay() -> 
     assert (held_out.base, held_out.new) == (0, 100)
 
 
+class TunedLearning(Tuned):
+    """It trains, and notes the values that it is trained with."""
+
+    trains = True
+    starts_with: ClassVar[float] = 0.0
+    trained_with: ClassVar[set[float]] = set()
+
+    def start(self, support: Support) -> None:
+        super().start(support)
+        self.choose({"alpha": self.starts_with})
+
+    def loss(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
+        self.trained_with.add(self.decided("alpha"))
+        return super().loss(image, text, label)
+
+
+@pytest.mark.parametrize("starts_with", [0.0, 1.0])
+def test_training_is_with_the_values_best_at_the_start_or_those_that_the_adapter_starts_from(
+    starts_with: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TunedLearning, "starts_with", starts_with)
+    TunedLearning.trained_with.clear()
+    adapter = TunedLearning()
+    fit_by_classes(adapter, support([4] * 6), ONE_STEP, seed=0)
+    assert TunedLearning.trained_with == {starts_with or 2.0}
+    assert adapter.decided("alpha") == 2.0
+
+
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=4, max_size=12).filter(lambda counts: max(counts) > 1), st.integers(0, 99))
 def test_a_division_holds_every_class_out_once_and_mixes_nothing(counts: list[int], seed: int) -> None:
