@@ -14,7 +14,8 @@ from mma.pipeline.console import Column, show_table
 from mma.pipeline.fitting.cells import Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.reports.aggregates import worst_tenth
-from mma.pipeline.reports.averages import MISSING, Average, averages, columns, records
+from mma.pipeline.reports.averages import MISSING, Average, averages, records
+from mma.pipeline.reports.averages import columns as averaged
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 
 FALLBACK = "*"
@@ -40,7 +41,7 @@ def _show_averages(console: Console, rows: Sequence[Row]) -> None:
     if not found:
         return
     title = f"average of {len({row.cache for row in rows})} data sets, {protocol_text([row.setting for row in rows])}"
-    metrics = columns(rows[0].metrics)
+    metrics = averaged(rows[0].metrics)
     lines = [
         [label(average.rows[0].setting), *(average.text(metric) + star(average.rows[0], metric) for metric in metrics)]
         for average in found
