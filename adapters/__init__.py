@@ -16,7 +16,7 @@ from mma.adapters.from_file import reference, short_name
 from mma.adapters.options import Option, options_of
 from mma.adapters.registry import adapter_class, adapters, name_of
 from mma.adapters.storage import from_bytes, to_bytes
-from mma.adapters.training import History, Labelled, accuracy, fit, predict
+from mma.adapters.training import History, Labelled, accuracy, begin, fit, predict, train
 
 __all__ = [
     "Adapter",
@@ -32,6 +32,7 @@ __all__ = [
     "accuracy",
     "adapter_class",
     "adapters",
+    "begin",
     "check_share",
     "fit",
     "from_bytes",
@@ -41,6 +42,7 @@ __all__ = [
     "reference",
     "short_name",
     "to_bytes",
+    "train",
     "unit",
     "zero_shot_logits",
 ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -56,17 +57,51 @@ def fit(
             f"{title(adapter)} chooses {names} on validation rows, and there are none: give {names}, "
             "or rows to validate on"
         )
-    adapter.start(replace(support, seed=seed))
+    begin(adapter, support, seed=seed)
     history = History()
     if adapter.trains:
         if undecided and validation is not None:
             adapter.tune_start(validation.image, support.text, validation.label)
-        _train(adapter, support, recipe, torch.Generator().manual_seed(seed), validation, history)
+        _select_epoch(adapter, support, recipe, seed, validation, history)
     adapter.eval()
     if undecided and validation is not None:
         adapter.tune(validation.image, support.text, validation.label)
     history.chosen = adapter.choices()
     return history
+
+
+def begin(adapter: Adapter, support: Support, *, seed: int) -> None:
+    """Start an adapter: its weights, from the support and the seed; of a closed form, all of its fit."""
+    adapter.start(replace(support, seed=seed))
+
+
+def train(adapter: Adapter, support: Support, recipe: Recipe, *, seed: int) -> Iterator[float]:
+    """Take the gradient steps of one epoch after the other, of an adapter that was begun; after each, its mean loss.
+
+    The epochs that are asked for are made: stop where you like. Raises AdapterError where the loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = adapter.optimizer(recipe)
+    schedule = _schedule(optimizer, recipe)
+    rows, device = len(support.label), support.image.device
+    for epoch in range(1, recipe.epochs + 1):
+        adapter.train()
+        total = torch.zeros((), device=device, dtype=torch.float64)
+        image = _draw_views(adapter, support, generator)
+        for batch in torch.split(torch.randperm(rows, generator=generator).to(device), recipe.batch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = adapter.loss(image[batch], support.text, support.label[batch])
+            if not loss.requires_grad:
+                return  # a blend weight of 0: no weight has a part in the logits
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        schedule.step()
+        if not torch.isfinite(total):
+            raise AdapterError(
+                f"the loss is no longer finite in epoch {epoch}: use a lower learning rate than {recipe.lr}"
+            )
+        yield float(total) / rows
 
 
 @torch.no_grad()
@@ -95,38 +130,14 @@ def accuracy(logits: Tensor, label: Tensor) -> float:
     return float((logits.argmax(dim=-1) == label).double().mean())
 
 
-def _train(
-    adapter: Adapter,
-    support: Support,
-    recipe: Recipe,
-    generator: torch.Generator,
-    validation: Labelled | None,
-    history: History,
+def _select_epoch(
+    adapter: Adapter, support: Support, recipe: Recipe, seed: int, validation: Labelled | None, history: History
 ) -> None:
     check_choice("monitor", recipe.monitor, ("accuracy", "loss"))
-    optimizer = adapter.optimizer(recipe)
-    schedule = _schedule(optimizer, recipe)
     best: dict[str, Tensor] | None = None
     most = -math.inf
-    rows, device = len(support.label), support.image.device
-    for epoch in range(1, recipe.epochs + 1):
-        adapter.train()
-        total = torch.zeros((), device=device, dtype=torch.float64)
-        image = _draw_views(adapter, support, generator)
-        for batch in torch.split(torch.randperm(rows, generator=generator).to(device), recipe.batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = adapter.loss(image[batch], support.text, support.label[batch])
-            if not loss.requires_grad:
-                return  # a blend weight of 0: no weight has a part in the logits
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.detach() * len(batch)
-        schedule.step()
-        history.loss.append(float(total) / rows)
-        if not torch.isfinite(total):
-            raise AdapterError(
-                f"the loss is no longer finite in epoch {epoch}: use a lower learning rate than {recipe.lr}"
-            )
+    for epoch, loss in enumerate(train(adapter, support, recipe, seed=seed), 1):
+        history.loss.append(loss)
         if validation is None:
             continue
         logits = predict(adapter, validation.image, support.text)

@@ -129,8 +129,8 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     else:
         tables.show_ablated(stdout(), ablated, settings.factors, settings.baseline)
     if export:
-        tables.export_records(export, ablated.records())
-        stderr().print(f"{export} is written")
+        for written in tables.export_grid(export, ablated):
+            stderr().print(f"{written} is written")
     if pivot and not json:
         tables.show_pivot(stdout(), ablated, pivot, metric)
     if ablated.failures:

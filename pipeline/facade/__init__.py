@@ -93,6 +93,8 @@ def fit(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     from mma.pipeline.options import fields_of
 
     own = {field.name for field in fields_of(FitSettings)}
+    if "target" in options:
+        options["target"] = _locations(options["target"])
     settings = {name: value for name, value in options.items() if name in own}
     of_adapter = {name: value for name, value in options.items() if name not in own}
     return run(FitSettings(cache=_locations(cache), options=of_adapter, **settings), _console(progress))
@@ -112,6 +114,8 @@ def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     from mma.pipeline.options import fields_of
 
     own = {field.name for field in fields_of(AblateSettings)}
+    if "target" in options:
+        options["target"] = _locations(options["target"])
     settings = {name: value for name, value in options.items() if name in own}
     factors = {name: _listed(value) for name, value in options.items() if name not in own}
     return run(AblateSettings(cache=_locations(cache), factors=factors, **settings), _console(progress))

@@ -16,17 +16,17 @@ from mma.adapters.blame import blaming
 from mma.adapters.from_file import text_of
 from mma.adapters.published import PUBLISHED, published_options
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.protocols import NO_NOISE, OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
+from mma.pipeline.fitting.protocols import OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
 
 NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
-SELECTIONS = ("val", "last", "oracle")
+SELECTIONS = ("val", "classes", "last", "oracle")
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine"),
     "monitor": ("accuracy", "loss"),
 }
 MAY_BE_ZERO = ("weight_decay", "warmup")  # of a recipe's numbers
-OF_SUPPORT = ("shots", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
+OF_SUPPORT = ("shots", "supports", "label_noise", "imbalance", "draws", "train_noise")  # of a protocol
 RECIPE = tuple(field.name for field in fields(Recipe))
 NO_SELECTION = "none"  # of an adapter that neither trains nor chooses anything
 AUTHORS = "published"  # the recipe with which go the options that authors set for each data set
@@ -135,6 +135,7 @@ class Choice:
     recipe: Mapping[str, Any] = field(default_factory=dict)  # single values in place of the recipe's
     select: str | None = None  # None: the recipe's, or val
     recipe_name: str | None = None  # None: the adapter's first
+    val: str = "rows"  # "none": whatever needs validation rows is refused
 
     @property
     def named_recipe(self) -> tuple[str, NamedRecipe]:
@@ -167,11 +168,20 @@ def resolve(choice: Choice, data: Data, targets: Sequence[Data] = ()) -> Setting
         raise AdapterError(f"{name}: {error}") from error.__cause__
     recipe_name, named = choice.named_recipe
     select = choice.select or (named.select if kind.trains else "val")
+    if choice.val == "none" and select == "val" and (kind.trains or made.open_options()):
+        what = ", ".join(["its epochs"] * kind.trains + made.open_options())
+        raise UsageError(
+            f"{name} chooses {what} on validation rows, and `val=none` draws none: use `select=classes`, or "
+            "`select=last` with every value given"
+        )
     if select == "last" and made.open_options():
         names = ", ".join(made.open_options())
-        raise UsageError(f"{name} chooses {names} on validation rows: give a value, or use `select=val`")
+        raise UsageError(
+            f"{name} chooses {names} on rows that are held out: give a value, or use `select=val` or `select=classes`"
+        )
     if not kind.few_shot:
-        protocol = replace(protocol, shots=0, label_noise=0.0, imbalance=1.0, draws="nested", train_noise=NO_NOISE)
+        usual = {name: getattr(type(protocol), name) for name in OF_SUPPORT}
+        protocol = replace(protocol, **{**usual, "shots": 0})
     return Setting(
         data=data,
         adapter=choice.adapter,

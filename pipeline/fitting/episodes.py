@@ -3,6 +3,7 @@
 - few-shot: all classes; K support rows per class from `train`.
 - base-to-new (Zhou et al., CoCoOp, 2022): classes in label order, base = the first ceil(C/2); the support is of base
   classes, and base and new test rows each have only their own classes as candidates.
+- cross-dataset, domain-shift: as few-shot, and the test rows of other data beside.
 
 A class's rows are put in one seeded order and the support is the first K of it, so draws are nested: the 4-shot support
 is inside the 8-shot support. A class's draw depends on no other class. The support alone can be made harder: classes
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.coop import coop_draw
-from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, Candidates, Protocol, Rows
+from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, Candidates, Classes, Protocol, Rows
 
 VALIDATION_SHOTS = 4  # rows per class at most, as CoOp draws them
 IMBALANCE_STREAM, NOISE_STREAM = 2**32 - 1, 2**32 - 2  # seeds apart from those of the classes
@@ -82,44 +83,48 @@ class Episode:
     tests: tuple[Test, ...]
 
 
-def most_shots(labels: Mapping[str, Labels], protocol: Protocol) -> int:
-    """The default number of shots: 16, or as many as every class trained on can give."""
+def most_shots(labels: Mapping[str, Labels], protocol: Protocol, *, validate: bool = True) -> int:
+    """The default number of shots: 16, or as many as every class trained on can give (of natural supports, as many as a
+    class has on average), less the rows to validate on.
+    """
     if "train" not in labels:
         return DEFAULT_SHOTS
-    classes = protocol.tests([len(labels["train"].rows)])[0].classes
-    fewest = min(len(labels["train"].rows[c]) for c in classes)
-    spare = 0 if "val" in labels else min(VALIDATION_SHOTS, fewest // 2)
+    classes = protocol.trained(len(labels["train"].rows))
+    counts = [len(labels["train"].rows[c]) for c in classes]
+    fewest = sum(counts) // len(counts) if protocol.supports == "natural" else min(counts)
+    spare = 0 if "val" in labels or not validate else min(VALIDATION_SHOTS, fewest // 2)
     return max(1, min(DEFAULT_SHOTS, fewest - spare))
 
 
 def draw_episode(
     labels: Sequence[Mapping[str, Labels]],
-    classnames: Sequence[str],
+    data: Sequence[Classes],
     protocol: Protocol,
     seed: int,
     *,
     validate: bool = True,
 ) -> Episode:
-    """Draw one episode from the labels of the fitted data, and of each target, by split.
+    """Draw one episode from the labels by split, and the classes, of the fitted data and of each target.
 
-    `classnames` are the fitted data's. Raises UsageError where a class has too few rows, naming it and the way out.
+    Raises UsageError where a class has too few rows, naming it and the way out.
     """
-    own, shots = labels[0], protocol.shots
-    tests = tuple(_test(candidates, labels) for candidates in protocol.tests([len(of["test"].rows) for of in labels]))
+    own, classnames, shots = labels[0], data[0].names, protocol.shots
+    tests = tuple(_test(candidates, labels) for candidates in protocol.tests(data))
     classes = tests[0].candidates.classes
     if not shots:
         nothing = np.array([], np.int64)
         return Episode(classes, Draw("train", nothing, nothing), None, tests)
-    _check_shots(own, classnames, classes, shots)
+    _check_shots(own, classnames, classes, protocol)
     if protocol.draws == "coop":
         support, validation = _draw_coop(own, classes, protocol, seed)
         if validate and validation is None:
             raise UsageError("`draws=coop` draws validation from a val split, and there is none: use `select=last`")
         return Episode(classes, support, validation if validate else None, tests)
-    counts, train = _shots_of(len(classes), protocol, seed), own["train"]
+    train = own["train"]
+    counts = _shots_of(np.array([len(train.rows[c]) for c in classes]), protocol, seed)
     rows = np.concatenate([train.order(c, seed)[:count] for c, count in zip(classes, counts, strict=True)])
     label = _noisy(np.repeat(classes, counts), classes, protocol.label_noise, seed)
-    validation = _draw_validation(own, classnames, classes, shots, seed) if validate else None
+    validation = _draw_validation(own, classnames, classes, counts, protocol, seed) if validate else None
     return Episode(classes, Draw("train", rows, label), validation, tests)
 
 
@@ -130,7 +135,7 @@ def _test(candidates: Candidates, labels: Sequence[Mapping[str, Labels]]) -> Tes
     return Test(candidates, rows)
 
 
-def _check_shots(labels: Mapping[str, Labels], classnames: Sequence[str], classes: Rows, shots: int) -> None:
+def _check_shots(labels: Mapping[str, Labels], classnames: Sequence[str], classes: Rows, protocol: Protocol) -> None:
     """Refuse a class with too few rows, naming it and the way out."""
     if "train" not in labels:
         raise UsageError(
@@ -138,6 +143,12 @@ def _check_shots(labels: Mapping[str, Labels], classnames: Sequence[str], classe
             "rows, can be scored on it"
         )
     counts = {c: len(labels["train"].rows[c]) for c in classes}
+    shots = 1 if protocol.supports == "natural" else protocol.shots
+    if protocol.supports == "natural" and sum(counts.values()) < protocol.shots * len(classes):
+        raise UsageError(
+            f"there are {sum(counts.values()):,} usable training images, fewer than {protocol.shots} x {len(classes)} "
+            f"classes: use `shots={max(1, sum(counts.values()) // len(classes))}`"
+        )
     for c, count in counts.items():
         if count < shots:
             fewest = min(counts.values())
@@ -169,14 +180,28 @@ def _draw_coop(labels: Mapping[str, Labels], classes: Rows, protocol: Protocol, 
     return Draw("train", support.rows, noisy), validation
 
 
-def _shots_of(classes: int, protocol: Protocol, seed: int) -> Rows:
-    """Support rows of each class: K, or exponentially from K down to K / imbalance (Cui et al., 2019, section 5.1), in
-    a seeded order of the classes; at least one.
+def _shots_of(counts: Rows, protocol: Protocol, seed: int) -> Rows:
+    """Support rows of each class, of which there are `counts`: K; or as `natural_shots`; or exponentially from K down
+    to K / imbalance (Cui et al., 2019, section 5.1), in a seeded order of the classes; at least one.
     """
+    classes = len(counts)
+    if protocol.supports == "natural":
+        return natural_shots(counts, protocol.shots * classes)
     if protocol.imbalance == 1 or protocol.shots == 0:
         return np.full(classes, protocol.shots)
     rank = np.random.default_rng([seed, IMBALANCE_STREAM]).permutation(classes) / max(classes - 1, 1)
     return np.maximum(1, np.round(protocol.shots * protocol.imbalance**-rank)).astype(np.int64)
+
+
+def natural_shots(counts: Rows, total: int) -> Rows:
+    """`total` rows over classes that have `counts` [C] of them: one each, then in proportion, by Webster's method: the
+    next row is the class's with the largest counts / (2 n + 1), n being what it has. Each total contains every smaller
+    one, so supports stay nested; no class gets more than it has.
+    """
+    n = np.concatenate([np.arange(1, count) for count in counts])
+    owner = np.repeat(np.arange(len(counts)), counts - 1)
+    first = np.argsort(-counts[owner] / (2 * n + 1), kind="stable")[: total - len(counts)]
+    return 1 + np.bincount(owner[first], minlength=len(counts))
 
 
 def _noisy(label: Rows, classes: Rows, share: float, seed: int) -> Rows:
@@ -194,12 +219,26 @@ def _noisy(label: Rows, classes: Rows, share: float, seed: int) -> Rows:
 
 
 def _draw_validation(
-    labels: Mapping[str, Labels], classnames: Sequence[str], classes: Rows, shots: int, seed: int
+    labels: Mapping[str, Labels],
+    classnames: Sequence[str],
+    classes: Rows,
+    counts: Rows,
+    protocol: Protocol,
+    seed: int,
 ) -> Draw:
-    """min(K, 4) rows per class, from `val`, else from the train rows that the support leaves."""
-    count = min(shots, VALIDATION_SHOTS)
-    split, skip = ("val", 0) if "val" in labels else ("train", shots)
-    drawn = [labels[split].order(c, seed)[skip : skip + count] for c in classes]
+    """min(K, 4) rows per class, from `val`, else from the train rows that the support leaves. Of natural supports K is
+    what the class has there, and a class of which nothing is left has none.
+    """
+    shots = protocol.shots
+    natural = protocol.supports == "natural"
+    has = counts if natural else np.full(len(classes), shots)
+    split = "val" if "val" in labels else "train"
+    drawn = []
+    for c, count in zip(classes, has, strict=True):
+        skip = 0 if split == "val" else count
+        drawn.append(labels[split].order(c, seed)[skip : skip + min(count, VALIDATION_SHOTS)])
+    if natural and any(len(rows) for rows in drawn):
+        return Draw(split, np.concatenate(drawn), np.repeat(classes, [len(rows) for rows in drawn]))
     for c, rows in zip(classes, drawn, strict=True):
         if not len(rows):
             where = "the val split" if split == "val" else f"the training images that {shots} shots leave"

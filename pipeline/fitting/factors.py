@@ -21,6 +21,7 @@ from mma.pipeline.options import MOST_VALUES, numbers, short
 MOST_BYTES = 10_000_000  # of a grid file
 MOST_CELLS = 10_000_000  # of a grid
 SEED = "seed"
+TARGET = "target"  # several values are all scored by every fit
 
 Factors = Mapping[str, Sequence[Any]]  # values as typed, or as Python has them
 
@@ -73,9 +74,10 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
     for name in values_of("recipe", factors):
         if name is not None and name not in has:
             raise UsageError(f"{', '.join(map(short_name, fitted))}: no recipe {name!r}: {nearest(name, has)}")
+    _check_targets(bool(targets_of(factors)), protocols)
     cells = 1
-    for values in factors.values():
-        cells *= len(values)
+    for name, values in factors.items():
+        cells *= 1 if name == TARGET else len(values)
     if cells > MOST_CELLS:
         raise UsageError(f"the grid has {cells:,} cells; at most {MOST_CELLS:,} are taken: give fewer values")
 
@@ -84,6 +86,11 @@ def adapters_of(factors: Factors) -> list[str]:
     """Zero-shot first, then each adapter in the order given; those in files by their absolute names."""
     named = map(reference, FACTORS["adapter"].value(factors.get("adapter", ("mma",))))
     return list(dict.fromkeys(("zero-shot", *named)))
+
+
+def targets_of(factors: Factors) -> list[str]:
+    """The caches that are scored beside the fitted one."""
+    return list(dict.fromkeys(FACTORS[TARGET].value(factors.get(TARGET, ()))))
 
 
 def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
@@ -101,9 +108,9 @@ def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
         }
         recipe = {name: values_of(name, factors) for name in RECIPE if name in factors and kind.trains}
         at = replace(drawn, shots=shots) if "shots" not in factors else drawn
-        words = (values_of("select", factors), values_of("recipe", factors))
-        for option, steps, select, name in itertools.product(_product(given), _product(recipe), *words):
-            yield Choice(adapter, at, option, steps, select, name)
+        words = (values_of("select", factors), values_of("recipe", factors), values_of("val", factors))
+        for option, steps, select, name, val in itertools.product(_product(given), _product(recipe), *words):
+            yield Choice(adapter, at, option, steps, select, name, val)
 
 
 def protocols_of(factors: Factors, protocol: str) -> list[Protocol]:
@@ -160,13 +167,25 @@ def _same(value: object, text: str) -> bool:
     return as_typed(value).lower() == text.lower()
 
 
+def _check_targets(there: bool, protocols: Sequence[str]) -> None:
+    """Refuse a protocol that needs targets without one, and targets that no protocol looks at."""
+    transfers = [name for name in protocols if protocol_class(name).transfers]
+    if transfers and not there:
+        raise UsageError(f"`protocol={transfers[0]}` scores other data: name a finished cache, `target=CACHE.zarr`")
+    if there and not transfers:
+        raise UsageError(
+            f"{', '.join(protocols)} scores no other data than the one fitted: leave target out, or use "
+            "`protocol=cross-dataset` or `protocol=domain-shift`"
+        )
+
+
 def _product(factors: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(factors, values, strict=True)) for values in itertools.product(*factors.values())]
 
 
 def _range(name: str, text: str) -> list[str]:
     parts = text.split(":")
-    if len(parts) == 1 or name == "adapter":  # an adapter may be FILE:CLASS
+    if len(parts) == 1 or name in ("adapter", TARGET):  # an adapter may be FILE:CLASS, a target a URL
         return [text] if text else []
     try:
         start, stop, step = (Decimal(part) for part in (parts if len(parts) == 3 else [*parts, "1"]))

@@ -22,7 +22,7 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import Data, digest
 from mma.pipeline.fitting.episodes import Episode, Labels, draw_episode
-from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
+from mma.pipeline.fitting.protocols import NO_NOISE, Classes, Protocol
 
 REDUCTIONS = ("unit", "raw")
 EPISODES = 256  # of a cache that are remembered
@@ -81,8 +81,9 @@ class ImageFeatures:
 
     def _episode(self, protocol: Protocol, seed: int, validate: bool, targets: tuple[ImageFeatures, ...]) -> Episode:
         """What a seed draws here, with tests here and on the targets; cells of one seed share it. Raises UsageError."""
-        labels = [self.labels, *(target.labels for target in targets)]
-        return draw_episode(labels, self.classnames, protocol, seed, validate=validate)
+        every = (self, *targets)
+        classes = [Classes(images.dataset, images.classnames) for images in every]
+        return draw_episode([images.labels for images in every], classes, protocol, seed, validate=validate)
 
     def _noises(self, split: str) -> list[str]:
         """The noises of a split: its last views, in this order."""

@@ -30,9 +30,11 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     at the end where a fit failed: the others are kept.
     """
     _check_options(settings)
-    plan = Plan(keep_weights=True)
-    for cache in settings.cache:
-        add_grid(plan, cache, settings.factors, settings.device, settings.partial, console)
+    plan = Plan(keep_weights=True, tolerant=len(settings.cache) > 1)
+    add_grid(plan, settings.cache, settings.factors, settings.device, settings.partial, console)
+    for setting, why in plan.undrawn.items():  # of several data sets, one that cannot be drawn stops no other
+        if all(other.adapter != setting.adapter for other in plan.rows):
+            raise UsageError(why)
     with Store(settings.out) as store:
         runner = Runner(plan, store, settings.out, say=console.print)
         runner.known(retry_failed=True, force=settings.force)

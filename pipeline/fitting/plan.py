@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,21 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import AUTHORS, Cell, Choice, Setting, cells_of, recipe_names, resolve
 from mma.pipeline.fitting.episodes import most_shots
-from mma.pipeline.fitting.factors import Factors, check_factors, choices_of, protocols_of, seeds_of, values_of
+from mma.pipeline.fitting.factors import (
+    Factors,
+    check_factors,
+    choices_of,
+    protocols_of,
+    seeds_of,
+    targets_of,
+    values_of,
+)
 from mma.pipeline.fitting.features import Address, Features, Loader
 from mma.pipeline.fitting.grid import Work
-from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, usual_protocol
+from mma.pipeline.fitting.protocols import DEFAULT_SHOTS, protocol_class, usual_protocol
 from mma.pipeline.fitting.results import Failure, Grid, Result, Row
 from mma.pipeline.fitting.run import check_cell
+from mma.pipeline.fitting.targets import check_targets
 
 
 @dataclass
@@ -57,6 +66,8 @@ class Plan:
         self.rows[setting], self.addresses[setting] = cells, tuple(addresses)
         where = {"adapter_source": setting.adapter} if setting.name != setting.adapter else {}
         self.configs[setting] = {**setting.config(), **data[0].config(), **where, "cache_path": caches[0]}
+        if setting.targets:
+            self.configs[setting]["target_paths"] = list(caches[1:])
         self.failed_images |= {cache: of.images.failed for cache, of in zip(caches, data, strict=True)}
 
     @property
@@ -91,30 +102,49 @@ class Plan:
 
 def add_grid(
     plan: Plan,
-    cache: str,
+    caches: Sequence[str],
     factors: Factors,
     device: str = "auto",
     partial: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Every cell of a grid on one cache. Raises UsageError, CacheError or AdapterError where a part cannot be done."""
+    """Every cell of a grid, on every cache. Raises UsageError, CacheError or AdapterError where a part cannot be done.
+
+    Where no shots are given there are as many along every axis, and on every cache: what the smallest class allows.
+    """
     device = pick_device(device).type
-    seeds = seeds_of(factors)
-    for prompts, reduce in itertools.product(values_of("prompts", factors), values_of("reduce", factors)):
-        address = Address(cache, prompts, reduce, device, partial)
+    seeds, wanted = seeds_of(factors), targets_of(factors)
+    texts = list(itertools.product(values_of("prompts", factors), values_of("reduce", factors)))
+    grids = [Address(cache, *text, device, partial) for cache in caches for text in texts]
+    protocols = {address: _protocols(plan.loader.features(address), factors) for address in grids}
+    check_factors(factors, list(dict.fromkeys(name for names in protocols.values() for name in names)))
+    shots = min(
+        most_shots(plan.loader.features(address).labels, drawn, validate="rows" in values_of("val", factors))
+        for address, names in protocols.items()
+        for name in names
+        for drawn in protocols_of(factors, name)
+    )
+    if console and "shots" not in factors and shots < DEFAULT_SHOTS:
+        console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
+    named = dict(zip(grids, (cache for cache in caches for _ in texts), strict=True))
+    for address, names in protocols.items():
         features = plan.loader.features(address)
-        named = values_of("protocol", factors)
-        protocols = [name or usual_protocol(len(features.classnames)) for name in named]
-        check_factors(factors, protocols)
-        drawn = [each for name in dict.fromkeys(protocols) for each in protocols_of(factors, name)]
-        shots = min(most_shots(features.labels, each) for each in drawn)  # the same along every axis
-        if console and "shots" not in factors and shots < DEFAULT_SHOTS:
-            console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
-        for name in dict.fromkeys(protocols):
+        elsewhere = [replace(address, cache=target) for target in wanted]
+        targets = [plan.loader.features(other) for other in elsewhere]
+        check_targets(features, targets)
+        for name in names:
+            there = len(wanted) if protocol_class(name).transfers else 0
+            scored, at = [target.data for target in targets[:there]], [address, *elsewhere[:there]]
             for choice in choices_of(factors, name, shots):
-                setting = resolve(choice, features.data)
-                plan.add(setting, seeds, [address], [cache])
+                setting = resolve(choice, features.data, scored)
+                plan.add(setting, seeds, at, [named[address], *wanted[:there]])
                 plan.notes |= dict.fromkeys(_notes(choice, setting))
+
+
+def _protocols(features: Features, factors: Factors) -> list[str]:
+    """The protocols of a grid on some data, each once."""
+    usual = usual_protocol(len(features.classnames), len(targets_of(factors)))
+    return list(dict.fromkeys(name or usual for name in values_of("protocol", factors)))
 
 
 def _notes(choice: Choice, setting: Setting) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +23,7 @@ from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
 from mma.pipeline.fitting.results import Predictions, Result
+from mma.pipeline.fitting.selection import check_division, fit_by_classes, holds_classes
 
 
 def check_cell(cell: Cell, data: Sequence[Features]) -> None:
@@ -36,13 +37,19 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
     with blaming(kind):
         kind(**dict(setting.options)).check(features.dim, setting.recipe or kind.recipe)
     wanted = dict(setting.options).get("test_views")
-    have = features.images.count_views("test") if protocol.test_noise == NO_NOISE else 1
+    have = 1
+    if protocol.test_noise == NO_NOISE:
+        have = min(each.images.count_views("test") for each in data)
     if wanted is not None and wanted > have:
         raise UsageError(
             f"{setting.name}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
             f"mma embed --views {wanted} --view-splits test"
         )
-    draw(cell, data)
+    episode = draw(cell, data)
+    if setting.select == "classes":
+        counts = np.bincount(np.searchsorted(episode.classes, episode.support.label), minlength=len(episode.classes))
+        new_classes = any(not _known(test, episode) for test in episode.tests)
+        check_division(counts, classes=holds_classes(kind, new_classes))
     if protocol.shots:
         features.images.check_noise("train", protocol.train_noise)
     for each in data:
@@ -70,15 +77,26 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     recipe = setting.recipe or adapter.recipe
     if setting.select == "oracle":  # an upper bound of accuracy: no epoch is missed by stopping early
         recipe = replace(recipe, patience=recipe.epochs, monitor="accuracy")
-    history = fit(adapter, support, recipe, seed=cell.seed, validation=validation)
+    held_out: dict[str, Any] = {}
+    if setting.select == "classes":
+        history, found = fit_by_classes(adapter, support, recipe, seed=cell.seed)
+        held_out = {"held_out": asdict(found)}
+    else:
+        history = fit(adapter, support, recipe, seed=cell.seed, validation=validation)
     predictions = [_score(adapter, data, episode, test, setting.protocol.test_noise) for test in episode.tests]
     seconds = time.perf_counter() - start
-    falls_back = not adapter.class_free and any(not _trained_on(test, episode) for test in episode.tests)
+    falls_back = not adapter.class_free and any(not _known(test, episode) for test in episode.tests)
     accuracy = {p.test: float(np.mean(p.label == p.predicted)) * 100 for p in predictions}
     return Result(
         cell,
         setting.protocol.score(accuracy),
-        {**_history(history), "support": _digest(episode), "new_is_zero_shot": falls_back, **_where(features)},
+        {
+            **_history(history),
+            **held_out,
+            "support": _digest(episode),
+            "new_is_zero_shot": falls_back,
+            **_where(features),
+        },
         seconds,
         predictions,
         to_bytes(adapter) if keep_weights else None,
@@ -100,7 +118,7 @@ def _support(features: Features, episode: Episode, protocol: Protocol) -> Suppor
     views = features.images.views("train") if clean else None
     if views is not None:
         views = views[_index(features, episode.support.rows)]
-    new_classes = any(not _trained_on(test, episode) for test in episode.tests)
+    new_classes = any(not _known(test, episode) for test in episode.tests)
     return Support(labelled.image, labelled.label, text, features.logit_scale, views, new_classes)
 
 
@@ -127,9 +145,15 @@ def _score(adapter: Adapter, data: Sequence[Features], episode: Episode, test: T
         views = features.images.views("test") if noise == NO_NOISE else None
         image = image[:, None] if views is None else views
     image = image[_index(features, test.rows)]
-    text = features.text.embedding[_index(features, classes)]
-    if adapter.class_free or _trained_on(test, episode):
+    same = test.candidates.same
+    if same is None:
+        text = features.text.embedding[_index(features, classes)]
+    else:  # classes that were fitted keep the texts that they were fitted with
+        text = data[0].text.embedding[_index(features, same)]
+    if adapter.class_free or (same is None and _known(test, episode)):
         logits = predict(adapter, image, text)
+    elif same is not None:  # weights for each class: the columns of these
+        logits = predict(adapter, image, data[0].text.embedding)[:, _index(features, same)]
     else:  # an adapter with weights for its classes knows no others: for new classes it is zero-shot CLIP, and says so
         logits = zero_shot_logits(image, text, adapter.logit_scale)
     predicted = classes[logits.argmax(dim=-1).cpu().numpy()]
@@ -137,8 +161,10 @@ def _score(adapter: Adapter, data: Sequence[Features], episode: Episode, test: T
     return Predictions(test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32))
 
 
-def _trained_on(test: Test, episode: Episode) -> bool:
-    """Whether a test's classes are those of the support."""
+def _known(test: Test, episode: Episode) -> bool:
+    """Whether a test's classes are those of the support, or some of them under a shift of domain."""
+    if test.candidates.same is not None:
+        return True
     return test.candidates.data == 0 and np.array_equal(test.candidates.classes, episode.classes)
 
 

@@ -11,7 +11,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe", "Adapter", "Output"
-SELECTIONS = ("val", "last", "oracle")
+SELECTIONS = ("val", "classes", "last", "oracle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 OF_ADAPTER = "the adapter's"
 PROCESSES = "Processes; 1 uses the threads of this one."
@@ -37,6 +37,12 @@ class FitSettings:
     """What `mma fit` can be told. Raises UsageError for a value that cannot be."""
 
     cache: Annotated[tuple[str, ...], Option("A finished cache: a path, or an fsspec URL. May be repeated.", DATA)]
+    target: Annotated[
+        tuple[str, ...],
+        Option(
+            "Score this cache too, of the same model; its classes need no shots. May be repeated.", DATA, factor=True
+        ),
+    ] = ()
     prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
     reduce: Annotated[
         str, Option("Templates to one vector: mean of unit or raw, or a number for one alone.", DATA, factor=True)
@@ -45,7 +51,12 @@ class FitSettings:
 
     protocol: Annotated[
         str | None,
-        Option("base-to-new or few-shot.", PROTOCOL, shown="base-to-new, from four classes on", factor=True),
+        Option(
+            "base-to-new, few-shot, cross-dataset or domain-shift.",
+            PROTOCOL,
+            shown="base-to-new, from four classes on; cross-dataset where targets are given",
+            factor=True,
+        ),
     ] = None
     shots: Annotated[
         int | None,
@@ -62,10 +73,28 @@ class FitSettings:
         tuple[int, ...],
         Option("How many, or which: 3 is 0,1,2; 1,2,3 are those.", PROTOCOL, shown="3", read=read_seeds),
     ] = (0, 1, 2)
+    supports: Annotated[
+        str,
+        Option(
+            "equal: shots of every class; natural: shots x classes in all, as the data set has them.",
+            PROTOCOL,
+            choices=("equal", "natural"),
+            factor=True,
+        ),
+    ] = "equal"
+    val: Annotated[
+        str,
+        Option(
+            "rows: up to 4 of a class, to choose on; none: draw none, and refuse what needs them.",
+            PROTOCOL,
+            choices=("rows", "none"),
+            factor=True,
+        ),
+    ] = "rows"
     select: Annotated[
         str | None,
         Option(
-            "Choose on val; last: no choice; oracle: on test, as an upper bound.",
+            "Choose on val; classes: on those held out of the support; last: no choice; oracle: on test, a bound.",
             PROTOCOL,
             choices=SELECTIONS,
             shown="the recipe's, else val",
@@ -154,7 +183,8 @@ class FitSettings:
         """The settings as a grid of one value for each option that is given; adapters side by side."""
         given = {f.name: [getattr(self, f.name)] for f in FACTORS.values() if getattr(self, f.name) != f.default}
         options = {name: [value] for name, value in self.options.items()}
-        return {**given, **options, "adapter": self.adapter, "seed": self.seeds}
+        several = {"target": self.target} if self.target else {}
+        return {**given, **options, **several, "adapter": self.adapter, "seed": self.seeds}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,17 +24,32 @@ from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.fitting.settings import FACTORS
 from mma.pipeline.options import short
+from mma.pipeline.reports.aggregates import worst_tenth
+from mma.pipeline.reports.averages import averages
+from mma.pipeline.reports.averages import columns as averaged
 from mma.pipeline.reports.statistics import mean_interval
-from mma.pipeline.reports.tables import TIME, interval_text, label, marked, metric_text, notes, protocol_text
+from mma.pipeline.reports.tables import (
+    TIME,
+    average_records,
+    interval_text,
+    label,
+    marked,
+    metric_text,
+    notes,
+    protocol_text,
+    star,
+)
 
 SEEDS = Column("seeds", right=True, spare=True)
 ALWAYS_TOLD = ("shots", "recipe", "select")  # in the title of a grid, or in a column of their own
+AVERAGE = "average"  # in the column of the data
 EXPORTS = (".csv", ".jsonl", ".parquet")
 
 
 def show_ablated(console: Console, ablated: Grid, factors: Collection[str], baseline: str) -> None:
     """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
-    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold.
+    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold. Of several
+    data sets, averages are the last rows.
     """
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
@@ -44,6 +59,8 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
         candidates = [row for row in rows if matches(row.setting, wanted)]
         best = _best(rows, metrics)
         title = f"{', '.join(held)}; best in bold; difference in {main} to {baseline}"
+        together = averages(rows)
+        shown = averaged(metrics) if together else metrics
         table: list[list[Cell]] = []
         for row in rows:
             values = {**_columns(row), "adapter": marked(row.setting)}
@@ -52,10 +69,16 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
             for metric in metrics:
                 text = metric_text(row, metric)
                 texts.append(Text(text, style="bold") if _mean(row, metric) == best[row.cache, metric] else text)
+            texts += [""] * (len(shown) - len(metrics))
             difference = _difference(row, find_baseline(row, candidates), main)
             varying = [as_typed(values[c]) if c in values else "" for c in columns]
             table.append([*varying, *texts, difference, str(len(row.results)), f"{row.seconds:.2f} s"])
-        measured = [Column(metric, right=True) for metric in (*metrics, "difference")]
+        for average in together:
+            first = average.rows[0]
+            values = {**_columns(first), "adapter": marked(first.setting), "dataset": AVERAGE, "cache": AVERAGE}
+            varying = [as_typed(values[c]) if c in values else "" for c in columns]
+            table.append([*varying, *(average.text(m) + star(first, m) for m in shown), "", "", ""])
+        measured = [Column(metric, right=True) for metric in (*shown, "difference")]
         show_table(console, [*map(Column, columns), *measured, SEEDS, TIME], table, title)
     for note in notes(ablated):
         console.print(note)
@@ -145,6 +168,17 @@ def check_export(path: Path) -> None:
             raise UsageError("--export to Parquet needs pyarrow: pip install 'mma[parquet]'") from error
 
 
+def export_grid(path: Path, grid: Grid) -> list[Path]:
+    """Every cell at `path`; of several data sets also their averages, beside it as NAME-average. What was written."""
+    export_records(path, grid.records())
+    together = average_records(grid)
+    if not together:
+        return [path]
+    beside = path.with_stem(f"{path.stem}-{AVERAGE}")
+    export_records(beside, together)
+    return [path, beside]
+
+
 def export_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """One record for every cell; CSV, JSON lines or Parquet by the name's suffix."""
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -175,14 +209,14 @@ def ablated_json(ablated: Grid, baseline: str) -> str:
         for metric in row.metrics:
             values = row.values(metric)
             mean, half = mean_interval(values)
-            data[metric] = {"mean": mean, "half_width": half, "values": values}
+            data[metric] = {"mean": mean, "half_width": half, "worst_tenth": worst_tenth(values), "values": values}
         return data
 
     failures = [
         {"cell": f.cell.id, "seed": f.cell.seed, "reason": f.reason, **f.cell.setting.flat()} for f in ablated.failures
     ]
     whole = {"rows": [row_data(row) for row in ablated.rows], "failures": failures, "baseline": baseline}
-    return json.dumps({**whole, "notes": notes(ablated)}, indent=2)
+    return json.dumps({**whole, "averages": average_records(ablated), "notes": notes(ablated)}, indent=2)
 
 
 def _difference(row: Row, base: Row | None, metric: str) -> str:

@@ -13,6 +13,9 @@ from mma.adapters import adapter_class, options_of
 from mma.pipeline.console import Column, show_table
 from mma.pipeline.fitting.cells import NO_SELECTION, Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
+from mma.pipeline.reports.aggregates import worst_tenth
+from mma.pipeline.reports.averages import MISSING, Average, averages, records
+from mma.pipeline.reports.averages import columns as averaged
 from mma.pipeline.reports.statistics import mean_interval, mean_text
 
 FALLBACK = "*"
@@ -27,8 +30,24 @@ def show_fitted(console: Console, fitted: Grid) -> None:
     """
     for cache in dict.fromkeys(row.cache for row in fitted.rows):
         _show_cache(console, [row for row in fitted.rows if row.cache == cache])
+    for protocol in dict.fromkeys(row.setting.protocol.name for row in fitted.rows):
+        _show_averages(console, [row for row in fitted.rows if row.setting.protocol.name == protocol])
     for note in notes(fitted):
         console.print(note)
+
+
+def _show_averages(console: Console, rows: Sequence[Row]) -> None:
+    """One row per setting: its averages over data sets, where there are several."""
+    found = averages(rows)
+    if not found:
+        return
+    title = f"average of {len({row.cache for row in rows})} data sets, {protocol_text([row.setting for row in rows])}"
+    metrics = averaged(rows[0].metrics)
+    lines = [
+        [label(average.rows[0].setting), *(average.text(metric) + star(average.rows[0], metric) for metric in metrics)]
+        for average in found
+    ]
+    show_table(console, [Column("adapter"), *(Column(metric, right=True) for metric in metrics)], lines, title)
 
 
 def _show_cache(console: Console, rows: Sequence[Row]) -> None:
@@ -67,8 +86,12 @@ def metric_text(row: Row, metric: str) -> str:
     """Mean and half-width, marked where that is over one support; starred where new classes are scored zero-shot for
     want of weights.
     """
-    text = interval_text(row.values(metric), [row])
-    return text + FALLBACK if metric != "base" and falls_back(row) else text
+    return interval_text(row.values(metric), [row]) + star(row, metric)
+
+
+def star(row: Row, metric: str) -> str:
+    """A star where a metric is of new classes that are scored zero-shot for want of weights."""
+    return FALLBACK if metric not in ("base", "source") and falls_back(row) else ""
 
 
 def interval_text(values: Sequence[float], rows: Sequence[Row]) -> str:
@@ -87,6 +110,8 @@ def notes(grid: Grid) -> list[str]:
     rows, found = grid.rows, []
     if any(falls_back(row) for row in rows):
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
+    if any(not average.values for average in _every_average(rows)):
+        found.append(f"{MISSING} no average: it is not there on every data set")
     if any(_sees_test_rows(row.setting) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.one_support for row in rows):
@@ -97,6 +122,16 @@ def notes(grid: Grid) -> list[str]:
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
     return [*found, *grid.notes]
+
+
+def _every_average(rows: Sequence[Row]) -> list[Average]:
+    protocols = dict.fromkeys(row.setting.protocol.name for row in rows)
+    return [each for name in protocols for each in averages([r for r in rows if r.setting.protocol.name == name])]
+
+
+def average_records(grid: Grid) -> list[dict[str, Any]]:
+    """One flat record for every average over data sets, of every protocol; none where there is one data set."""
+    return records(_every_average(grid.rows))
 
 
 def label(setting: Setting) -> str:
@@ -154,22 +189,27 @@ def selection_text(select: str) -> str:
     """How the epoch was chosen, in words."""
     return {
         "val": "selected on validation",
+        "classes": "selected on held-out classes",
         "last": "last epoch",
         "oracle": "selected on TEST (oracle)",
     }[select]
 
 
 def fitted_json(fitted: Grid) -> str:
-    """The table as JSON: means, half-widths (null for one seed), every seed, and where the files lie."""
+    """The table as JSON: means, half-widths (null for one seed), the worst tenth of seeds, every seed, where the files
+    lie, and averages over data sets.
+    """
 
     def row_data(row: Row) -> dict[str, Any]:
         data: dict[str, Any] = {**row.setting.config(), "cache": row.cache}
         for metric in row.metrics:
             mean, half = mean_interval(row.values(metric))
-            data[metric] = {"mean": mean, "half_width": half, "seeds": row.values(metric)}
+            worst = worst_tenth(row.values(metric))
+            data[metric] = {"mean": mean, "half_width": half, "worst_tenth": worst, "seeds": row.values(metric)}
         data["new_is_zero_shot"] = falls_back(row)
         data["one_support"] = row.one_support
         data["seconds"] = row.seconds
         return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 
-    return json.dumps({"rows": [row_data(row) for row in fitted.rows], "notes": notes(fitted)}, indent=2)
+    whole = {"rows": [row_data(row) for row in fitted.rows], "averages": average_records(fitted)}
+    return json.dumps({**whole, "notes": notes(fitted)}, indent=2)

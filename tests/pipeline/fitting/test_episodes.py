@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.coop import coop_draw
-from mma.pipeline.fitting.episodes import Labels, draw_episode, most_shots
-from mma.pipeline.fitting.protocols import BaseToNew, FewShot, Rows, usual_protocol
+from mma.pipeline.fitting.episodes import Labels, draw_episode, most_shots, natural_shots
+from mma.pipeline.fitting.protocols import BaseToNew, Classes, FewShot, Rows, usual_protocol
 
 FEW_SHOT = FewShot(shots=4)
 
 
 def split_classes(count: int, protocol: BaseToNew) -> dict[str, Rows]:
-    return {test.name: test.classes for test in protocol.tests([count])}
+    return {test.name: test.classes for test in protocol.tests(names(count))}
 
 
 def labels_of(counts: dict[str, list[int]], failed: tuple[int, ...] = ()) -> dict[str, Labels]:
@@ -29,8 +29,8 @@ def labels_of(counts: dict[str, list[int]], failed: tuple[int, ...] = ()) -> dic
     return found
 
 
-def names(count: int) -> list[str]:
-    return [f"class {c}" for c in range(count)]
+def names(count: int) -> list[Classes]:
+    return [Classes("small", [f"class {c}" for c in range(count)])]
 
 
 @given(st.integers(2, 12), st.integers(0, 1000), st.integers(1, 8), st.integers(1, 8))
@@ -170,3 +170,42 @@ def test_base_to_new_needs_two_classes_a_side_and_is_not_usual_below_that() -> N
     with pytest.raises(UsageError, match="two or more of each: use `protocol=few-shot`"):
         split_classes(3, BaseToNew())
     assert [usual_protocol(count) for count in (2, 3, 4)] == ["few-shot", "few-shot", "base-to-new"]
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=10), st.data())
+def test_natural_shots_follow_the_classes_and_contain_smaller_draws(counts: list[int], data: st.DataObject) -> None:
+    few, more = sorted(data.draw(st.integers(len(counts), sum(counts))) for _ in range(2))
+    small, large = (natural_shots(np.array(counts), total) for total in (few, more))
+    assert (small.sum(), large.sum()) == (few, more)
+    assert (small >= 1).all()
+    assert (small <= large).all()
+    assert (large <= counts).all()
+    order = np.argsort(counts, kind="stable")
+    assert (np.diff(large[order]) >= -1).all()  # a larger class has no fewer, but for a tie
+
+
+def test_a_natural_support_has_the_sizes_of_the_data_set_and_the_total_of_an_equal_one() -> None:
+    counts = [40, 20, 10, 2]
+    labels = labels_of({"train": counts, "val": counts, "test": [2] * 4})
+    episode = draw_episode([labels], names(4), FewShot(shots=9, supports="natural"), 0)
+    assert np.bincount(episode.support.label).tolist() == [20, 10, 5, 1]  # 36 rows, as 40 : 20 : 10 : 2
+    assert episode.validation is not None
+    assert np.bincount(episode.validation.label).tolist() == [4, 4, 4, 1]
+
+
+def test_a_natural_support_may_leave_a_class_without_validation_rows_and_is_refused_past_all_rows() -> None:
+    labels = labels_of({"train": [30, 1], "test": [2] * 2})
+    episode = draw_episode([labels], names(2), FewShot(shots=4, supports="natural"), 0)
+    assert np.bincount(episode.support.label).tolist() == [7, 1]
+    assert episode.validation is not None
+    assert set(episode.validation.label.tolist()) == {0}
+    assert most_shots(labels, FewShot(supports="natural"), validate=False) == 15
+    with pytest.raises(UsageError, match="31 usable training images, fewer than 16 x 2 classes: use `shots=15`"):
+        draw_episode([labels], names(2), FewShot(shots=16, supports="natural"), 0, validate=False)
+    with pytest.raises(UsageError, match="has class sizes of its own"):
+        FewShot(supports="natural", imbalance=2)
+
+
+def test_without_validation_rows_the_support_may_have_every_row() -> None:
+    labels = labels_of({"train": [50, 12], "test": [1] * 2})
+    assert most_shots(labels, FewShot(), validate=False) == 12
