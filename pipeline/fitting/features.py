@@ -228,9 +228,10 @@ def reduce_prompts(text: NDArray[np.floating], how: str | int = "unit") -> NDArr
     """
     chosen = text.astype(np.float32)
     if str(how).isdecimal():
-        if int(how) >= text.shape[1] or np.isnan(chosen[:, int(how)]).any():
+        number = numbers("reduce", [how])[0]
+        if number >= text.shape[1] or np.isnan(chosen[:, number]).any():
             raise UsageError(f"template {how} is not there for every class; they are numbered 0 to {text.shape[1] - 1}")
-        return _unit(chosen[:, int(how)])
+        return _unit(chosen[:, number])
     if how not in REDUCTIONS:
         raise UsageError(f"unknown reduction {how!r} of templates: {nearest(str(how), REDUCTIONS)}, or a number")
     return _unit(np.nanmean(_unit(chosen) if how == "unit" else chosen, axis=1))

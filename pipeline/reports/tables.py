@@ -25,11 +25,11 @@ ONE_SUPPORT = "‡"
 
 
 def show_fitted(console: Console, fitted: Grid) -> None:
-    """One table for each cache, one row per adapter, zero-shot first; means over seeds with their 95 % Student-t
-    half-widths, in percent.
+    """One table for each cache and protocol, one row per adapter, zero-shot first; means over seeds with their 95 %
+    Student-t half-widths, in percent.
     """
-    for cache in dict.fromkeys(row.cache for row in fitted.rows):
-        _show_cache(console, [row for row in fitted.rows if row.cache == cache])
+    for at in dict.fromkeys((row.cache, row.setting.protocol.name) for row in fitted.rows):
+        _show_cache(console, [row for row in fitted.rows if (row.cache, row.setting.protocol.name) == at])
     for protocol in dict.fromkeys(row.setting.protocol.name for row in fitted.rows):
         _show_averages(console, [row for row in fitted.rows if row.setting.protocol.name == protocol])
     for note in notes(fitted):

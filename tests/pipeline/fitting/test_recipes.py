@@ -118,7 +118,7 @@ def test_the_table_says_what_a_recipe_did_not_reach_and_what_it_set(tmp_path: Pa
     words = ["adapter=clip-adapter,linear-probe,gda,ape", "recipe=published", "shots=2", "patience=3"]
     plan = Plan()
     for dataset in ("dtd", "mine"):
-        add_grid(plan, str(named(tmp_path, dataset)), read_factors(words, None), device="cpu")
+        add_grid(plan, [str(named(tmp_path, dataset))], read_factors(words, None), device="cpu")
     assert list(plan.grid({}, {}, tmp_path).notes) == [
         "clip-adapter keeps its last epoch (select last), and does not look at patience",
         "recipe published: linear-probe has none of that name, and keeps validated",

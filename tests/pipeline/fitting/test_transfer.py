@@ -111,7 +111,7 @@ def test_an_adapter_with_weights_for_its_classes_is_zero_shot_on_targets_and_sta
     assert any("zero-shot" in note for note in notes(fitted))
 
 
-@pytest.mark.parametrize(("adapter", "lr"), [("linear-probe", 0.05), ("clip-adapter", 0.005)])
+@pytest.mark.parametrize(("adapter", "lr"), [("linear-probe", 0.05), ("clip-adapter", 0.5)])
 def test_under_a_shift_of_domain_classes_are_matched_by_name(
     adapter: str, lr: float, small_cache: Path, shifted: Path, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ def test_rows_of_the_live_table_differ_where_settings_do(
     asked = AblateSettings(cache=(str(small_cache),), factors=read_factors(words, None), device="cpu", out=tmp_path)
     done = {r.cell.id: r for row in ablate(asked, Console(quiet=True)).rows for r in row.results}
     plan = Plan()
-    add_grid(plan, str(small_cache), asked.factors, "cpu")
+    add_grid(plan, [str(small_cache)], asked.factors, "cpu")
     assert telling_apart(plan) == apart
     table = running(list(plan.rows), plan, done, apart)
     texts = list(zip(*(list(column.cells) for column in table.columns[: 1 + len(apart)]), strict=True))
@@ -47,7 +47,7 @@ def test_two_caches_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         np.savez(tmp_path / "small.npz", **small_features(seed=seed))
         cache = import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")
-        add_grid(plan, str(cache), {"shots": [2], "seed": [0]}, "cpu")
+        add_grid(plan, [str(cache)], {"shots": [2], "seed": [0]}, "cpu")
     assert telling_apart(plan) == ["cache"]
 
 
