@@ -122,7 +122,7 @@ def test_calibration_comes_from_images_that_the_fit_has_not_seen_where_there_are
         ({"cache": "x"}, "adapter is missing"),
         ({"run": "x", "adapter": "gda"}, "adapter is decided by the run"),
         ({"run": "x", "shots": 4}, "shots is decided by the run"),
-        ({"cache": "x", "adapter": "gda", "shots": 4, "with_test": True}, "leave shots at all"),
+        ({"cache": "x", "adapter": "gda", "shots": 4, "with_test": True}, "leave out `shots=4`"),
         ({"cache": "x", "adapter": "gda", "shots": "some"}, "is not a whole number"),
     ],
 )
