@@ -128,7 +128,7 @@ def load_model(folder: str | Path, **options: Any) -> LoadedModel:
     >>> model = mma.load_model(folder / "model")
     >>> model.classnames[:2]
     ['class 0', 'class 1']
-    >>> [answer] = model.predict_embeddings(mma.load_features(cache).images.images("test")[:1], top=2)
+    >>> [answer] = model.predict_embeddings(mma.load_features(cache.location).images.images("test")[:1], top=2)
     >>> answer.label == answer.top[0][0]
     True
     """

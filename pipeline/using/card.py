@@ -100,6 +100,8 @@ def _unsaid(about: About) -> str:
         "- They hold for images that come as these came. Of other cameras, places or times they say nothing.",
         "- An image of none of the classes is called one of them all the same.",
     ]
+    if about.fitted["select"] == "oracle":
+        lines.append("- ORACLE: epochs were chosen on the test images; what fit says of this run is an upper bound.")
     if about.calibration and about.calibration.selected_on:
         lines.append("- Epochs or options were chosen on the same images, so the numbers look a little too good.")
     if about.fitted["refitted"]:

@@ -178,18 +178,15 @@ def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, 
         if s in features.labels
     }
     enough = _count(unseen) >= _count(validation)
-    how = {
-        "adapter": setting.adapter,
-        "protocol": setting.protocol.name,
-        "shots": setting.protocol.shots,
-        "rows": {"train": len(episode.support.rows)},
-        "seed": seed,
-        "select": setting.select,
-        "recipe": asdict(setting.recipe) if setting.recipe else None,
-        "best_epoch": details.get("best_epoch"),
-        "chosen": dict(details.get("chosen", {})),
-        "refitted": False,
-    }
+    how = _how(
+        setting,
+        seed,
+        shots=setting.protocol.shots,
+        protocol=setting.protocol.config(),
+        rows={"train": len(episode.support.rows)},
+        best_epoch=details.get("best_epoch"),
+        chosen=dict(details.get("chosen", {})),
+    )
     return Fitted(adapter, episode.classes, how, adapter, unseen if enough else validation, not enough)
 
 
@@ -211,40 +208,34 @@ def _on_all(features: Features, setting: Setting, settings: ExportSettings) -> F
     history = fit(chooser, support, recipe, seed=seed, validation=chosen_on)
     splits = (*LABELLED, "test") if settings.with_test else LABELLED
     every = {split: _usable(features, split, classes) for split in splits if split in features.labels}
-    how = {
-        "adapter": setting.adapter,
-        "protocol": FewShot.name,
-        "shots": ALL,
-        "rows": {split: len(rows) for split, rows in every.items()},
-        "seed": seed,
-        "select": setting.select,
-        "recipe": asdict(setting.recipe) if setting.recipe else None,
-        "best_epoch": history.best_epoch,
-        "chosen": history.chosen,
-        "refitted": True,
-    }
+    how = _how(
+        setting,
+        seed,
+        shots=ALL,
+        rows={split: len(rows) for split, rows in every.items()},
+        best_epoch=history.best_epoch,
+        chosen=history.chosen,
+        refitted=True,
+    )
     adapter = kind(**{**options, **history.chosen})
     recipe = replace(recipe, epochs=history.best_epoch or recipe.epochs)
     fit(adapter, _support(features, kind, every, classes), recipe, seed=seed)
     return Fitted(adapter, classes, how, chooser, validation, selects)
 
 
+def _how(setting: Setting, seed: int, **more: Any) -> dict[str, Any]:
+    """How a model was fitted, as plain data."""
+    recipe = asdict(setting.recipe) if setting.recipe else None
+    head = {"adapter": setting.adapter, "seed": seed, "select": setting.select, "recipe": recipe}
+    usual = {"protocol": None, "best_epoch": None, "chosen": {}, "refitted": False}
+    return {**head, **usual, **more}
+
+
 def _without_shots(features: Features, setting: Setting, classes: NDArray[np.int64], seed: int) -> Fitted:
     """An adapter that looks at no shots: every labelled row can measure it."""
     adapter = adapter_class(setting.adapter)(**dict(setting.options))
     fit(adapter, _support(features, type(adapter), {}, classes), setting.recipe or adapter.recipe, seed=seed)
-    how = {
-        "adapter": setting.adapter,
-        "protocol": FewShot.name,
-        "shots": 0,
-        "rows": {},
-        "seed": seed,
-        "select": setting.select,
-        "recipe": None,
-        "best_epoch": None,
-        "chosen": {},
-        "refitted": False,
-    }
+    how = _how(setting, seed, shots=0, rows={})
     rows = {split: _usable(features, split, classes) for split in LABELLED if split in features.labels}
     return Fitted(adapter, classes, how, adapter, rows, selected_on=False)
 
