@@ -227,7 +227,7 @@ def _how(setting: Setting, seed: int, **more: Any) -> dict[str, Any]:
     """How a model was fitted, as plain data."""
     recipe = asdict(setting.recipe) if setting.recipe else None
     head = {"adapter": setting.adapter, "seed": seed, "select": setting.select, "recipe": recipe}
-    usual = {"protocol": None, "best_epoch": None, "chosen": {}, "refitted": False}
+    usual: dict[str, Any] = {"protocol": None, "best_epoch": None, "chosen": {}, "refitted": False}
     return {**head, **usual, **more}
 
 
