@@ -68,8 +68,9 @@ ROOMS = {  # of pipeline/: what each may import of the others
     "fitting": set(),
     "reports": {"fitting"},
     "caches": {"embedding", "datasets"},
-    "cli": {"datasets", "embedding", "fitting", "reports", "caches"},
-    "facade": {"embedding", "fitting"},
+    "using": {"embedding", "datasets", "fitting", "reports"},
+    "cli": {"datasets", "embedding", "fitting", "reports", "caches", "using"},
+    "facade": {"embedding", "fitting", "using"},
 }
 
 

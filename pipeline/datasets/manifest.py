@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,34 +139,46 @@ def _refuse_elsewhere(read: _Read, base: Path) -> None:
         )
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def manifest_paths(file: Path) -> list[str]:
+    """The paths of a manifest, whatever else it has; labels are not needed. UsageError as for `manifest`."""
+    paths = []
+    for line, (path, _, _) in enumerate(_rows(file, needed=("path",)), start=1):
+        where = f"{file}, row {line}"
+        if not isinstance(path, str):
+            raise UsageError(f"{where}: path {path!r} is not text")
+        refuse_outside(path, where)
+        paths.append(shown_path(path))
+    return paths
+
+
+def _rows(file: Path, needed: Sequence[str] = ("path", "label")) -> Iterator[Row]:
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
-            yield from _parquet(file)
+            yield from _parquet(file, needed)
         elif suffix in (".jsonl", ".ndjson"):
-            yield from _jsonl(file)
+            yield from _jsonl(file, needed)
         else:
-            yield from _csv(file, "\t" if suffix == ".tsv" else ",")
+            yield from _csv(file, "\t" if suffix == ".tsv" else ",", needed)
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{file} cannot be read ({reason}): {FORM}") from error
 
 
-def _csv(file: Path, delimiter: str) -> Iterator[Row]:
+def _csv(file: Path, delimiter: str, needed: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(read_lines(file), delimiter=delimiter, strict=True)
     header = [name.strip().lower() for name in next(reader, [])]
-    _check_columns(file, header)
-    path, label = header.index("path"), header.index("label")
-    split = header.index("split") if "split" in header else None
+    _check_columns(file, header, needed)
+    path = header.index("path")
+    label, split = (header.index(name) if name in header else None for name in ("label", "split"))
     for number, row in enumerate(reader, start=1):
         if len(row) == len(header):
-            yield row[path], row[label], None if split is None else row[split]
+            yield row[path], None if label is None else row[label], None if split is None else row[split]
         elif row:
             raise UsageError(f"{file}, row {number} has {len(row)} values, the header {len(header)}")
 
 
-def _jsonl(file: Path) -> Iterator[Row]:
+def _jsonl(file: Path, needed: Sequence[str]) -> Iterator[Row]:
     for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
@@ -176,11 +188,11 @@ def _jsonl(file: Path) -> Iterator[Row]:
             raise UsageError(f"{file}, line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f"{file}, line {number} is not an object with path and label")
-        _check_columns(file, row)
-        yield row["path"], row["label"], row.get("split")
+        _check_columns(file, row, needed)
+        yield row["path"], row.get("label"), row.get("split")
 
 
-def _parquet(file: Path) -> Iterator[Row]:
+def _parquet(file: Path, needed: Sequence[str]) -> Iterator[Row]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -189,17 +201,18 @@ def _parquet(file: Path) -> Iterator[Row]:
     try:
         with open_regular(file) as stream, parquet.ParquetFile(stream) as opened:
             names = opened.schema_arrow.names
-            _check_columns(file, names)
+            _check_columns(file, names, needed)
             columns = [name for name in ("path", "label", "split") if name in names]
             for batch in opened.iter_batches(columns=columns):
-                values = [batch.column(name).to_pylist() for name in columns]
-                yield from zip(*values, *([itertools.repeat(None)] if len(values) == 2 else []), strict=False)
+                values = {name: batch.column(name).to_pylist() for name in columns}
+                absent = itertools.repeat(None, len(batch))
+                yield from zip(*(values.get(name, absent) for name in ("path", "label", "split")), strict=True)
     except pyarrow.ArrowException as error:
         raise UsageError(f"{file} cannot be read ({error}): {FORM}") from error
 
 
-def _check_columns(file: Path, names: Any) -> None:
-    missing = [name for name in ("path", "label") if name not in names]
+def _check_columns(file: Path, names: Any, needed: Sequence[str]) -> None:
+    missing = [name for name in needed if name not in names]
     if missing:
         has = ", ".join(str(name) for name in names) or "no columns"
         raise UsageError(f"{file} has no column {' and '.join(missing)} (it has {has[:200]}): {FORM}")

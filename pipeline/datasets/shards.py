@@ -154,6 +154,17 @@ def shards(path: Path, seed: int) -> Dataset:
     return Dataset(dataset_name(path), classnames, TEMPLATES, splits, tuple(notes))
 
 
+def unlabelled_shards(path: Path) -> Members:
+    """The images of a folder of shards, or of one shard, whatever labels they have: -1 each. UsageError as above."""
+    root = path.parent if path.is_file() else path
+    names = [shard for found in find_shards(path).values() for shard in found]
+    index = _Index()
+    for number, shard in enumerate(names):
+        _read_shard(root / shard, shard, number, index, labelled=False)
+    labels = np.full(len(index.paths), -1, np.int32)
+    return _members(root, names, index, labels, np.arange(len(index.paths)))
+
+
 def _members(
     root: Path, names: Sequence[str], index: _Index, labels: NDArray[np.int32], rows: NDArray[np.int64]
 ) -> Members:
@@ -163,7 +174,7 @@ def _members(
     return Members(root, paths, labels[rows], shard[rows], offset[rows], length[rows], names, index.seen)
 
 
-def _read_shard(file: Path, shard: str, number: int, index: _Index) -> None:
+def _read_shard(file: Path, shard: str, number: int, index: _Index, *, labelled: bool = True) -> None:
     """Add the samples of one shard to the index."""
     before = len(index.paths)
     index.seen.append(_seen(file))
@@ -172,7 +183,7 @@ def _read_shard(file: Path, shard: str, number: int, index: _Index) -> None:
         where = f"{file}, sample {shown_name(key)!r}"
         if len(images) != 1:
             raise UsageError(f"{where} has {len(images)} images; each sample needs one")
-        value = _label(file, members, where)
+        value = _label(file, members, where) if labelled else -1
         index.paths.append(shown_path(f"{shard}/{images[0].name}"))
         index.value.append(index.values.setdefault(value, len(index.values)))
         index.shard.append(number)

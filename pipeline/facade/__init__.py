@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mma.pipeline.errors import UsageError, WorkError
     from mma.pipeline.fitting.features import Features, load_features
     from mma.pipeline.fitting.results import Grid, Row
+    from mma.pipeline.using.load import LoadedModel
 
 _HOMES = {
     "Adapter": "mma.adapters",
@@ -54,6 +55,7 @@ __all__ = [
     "embed",
     "fit",
     "load_features",
+    "load_model",
     "open_cache",
 ]
 
@@ -119,6 +121,24 @@ def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     settings = {name: value for name, value in options.items() if name in own}
     factors = {name: _listed(value) for name, value in options.items() if name not in own}
     return run(AblateSettings(cache=_locations(cache), factors=factors, **settings), _console(progress))
+
+
+def load_model(folder: str | Path, **options: Any) -> LoadedModel:
+    """A model folder that `mma export` wrote, opened and checked: `predict` for images, `predict_embeddings` for rows.
+
+    `options`: device, and, where the encoder's name does not find it, clip and pretrained. Raises UsageError for a
+    folder that is not as it was written.
+
+    >>> model = mma.load_model(folder / "model")
+    >>> model.classnames[:2]
+    ['class 0', 'class 1']
+    >>> [answer] = model.predict_embeddings(mma.load_features(cache.location).images.images("test")[:1], top=2)
+    >>> answer.label == answer.top[0][0]
+    True
+    """
+    from mma.pipeline.using.load import LoadedModel
+
+    return LoadedModel(folder, **options)
 
 
 Caches = Any  # an opened cache, a path or a URL, or several of them

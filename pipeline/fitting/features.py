@@ -101,9 +101,7 @@ class ImageFeatures:
         """Unit embeddings [N, V, D], made in place: one copy in memory beside what the disk gave."""
         with self._loading:
             if split not in self._all:
-                stored = torch.from_numpy(self.cache.split(split).embedding)
-                x = stored.to(self.device, torch.float32, copy=True)
-                self._all[split] = x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))
+                self._all[split] = unit_images(self.cache.split(split).embedding, self.device)
             return self._all[split]
 
 
@@ -217,6 +215,12 @@ def load_features(
     torch.Size([7, 32])
     """
     return Loader().features(Address(str(cache), prompts, reduce, device, partial))
+
+
+def unit_images(stored: NDArray[np.floating], device: torch.device) -> Tensor:
+    """Unit float32 rows [..., D] of embeddings as the model gives them; a row of NaN stays one."""
+    x = torch.from_numpy(stored).to(device, torch.float32, copy=True)
+    return x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))
 
 
 def reduce_prompts(text: NDArray[np.floating], how: str | int = "unit") -> NDArray[np.float32]:

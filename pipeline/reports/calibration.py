@@ -82,24 +82,36 @@ def rows_needed(coverage: float) -> int:
 def conformal_quantile(label: np.ndarray, probability: np.ndarray, coverage: float, method: Method) -> float:
     """The threshold for sets that hold the right class with at least this coverage: labels [N], probability [N, C].
 
-    The k-th smallest score of the rows, k = ceil((N + 1) coverage): then a new row like these scores at most as much
-    with a probability of coverage to coverage + 1/(N + 1) (Vovk et al., 2005; more where scores tie). Infinite where
-    N < rows_needed(coverage). Scores: "lac", 1 - p_label (least ambiguous classifier: Sadinle et al., 2019; smallest
-    sets on average); "aps", the summed probability of the classes before the label (Romano et al., 2020; nearer the
-    coverage for hard images too).
+    Raises ValueError for a coverage that is not between 0 and 1. See `conformal_scores` and `quantile_of`.
+    """
+    return quantile_of(conformal_scores(label, probability, method), coverage)
+
+
+def conformal_scores(label: np.ndarray, probability: np.ndarray, method: Method) -> np.ndarray:
+    """How unlikely the right class of each row looked, in rising order [N]: labels [N], probability [N, C].
+
+    "lac", 1 - p_label (least ambiguous classifier: Sadinle et al., 2019; smallest sets on average); "aps", the summed
+    probability of the classes before the label (Romano et al., 2020; nearer the coverage for hard images too).
 
     Romano et al. add a random share of the label's own probability; here that share is 0, in the quantile as in the
     set. So the same image has the same set always, and no set is empty. Its whole probability (a share of 1) would rule
     the likeliest class out of the surest images: sets with it put back covered 88 % where 80 % were asked.
-    Raises ValueError for a coverage that is not between 0 and 1.
+    """
+    scores: np.ndarray = np.sort(_scores(probability, method)[np.arange(len(label)), label])
+    return scores
+
+
+def quantile_of(scores: np.ndarray, coverage: float) -> float:
+    """The k-th of N rising scores, k = ceil((N + 1) coverage).
+
+    A new row like these scores at most as much with a probability of coverage to coverage + 1/(N + 1) (Vovk et al.,
+    2005; more where scores tie). Infinite where N < rows_needed(coverage). Raises ValueError for a coverage that is not
+    between 0 and 1.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage {coverage} is not a share: give one between 0 and 1, such as 0.95")
-    rank = math.ceil((len(label) + 1) * coverage - 1e-9)
-    if rank > len(label):
-        return math.inf
-    scores = _scores(probability, method)[np.arange(len(label)), label]
-    return float(np.partition(scores, rank - 1)[rank - 1])
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return math.inf if rank > len(scores) else float(scores[rank - 1])
 
 
 def conformal_sets(probability: np.ndarray, quantile: float, method: Method) -> np.ndarray:

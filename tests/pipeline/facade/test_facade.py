@@ -6,12 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import mma
+from mma.pipeline.using.export import export
+from mma.pipeline.using.settings import ExportSettings
 
 
-@pytest.mark.parametrize("name", ["embed", "fit", "ablate"])
+@pytest.mark.parametrize("name", ["embed", "fit", "ablate", "load_model"])
 def test_the_examples_of_the_library_are_what_it_does(name: str, small_cache: Path, tmp_path: Path) -> None:
+    if name == "load_model":
+        settings = ExportSettings(cache=str(small_cache), adapter="gda", out=tmp_path / "model")
+        export(settings, Console(quiet=True))
     given = {"mma": mma, "cache": mma.open_cache(small_cache), "folder": tmp_path}
     (example,) = (e for e in doctest.DocTestFinder(recurse=False).find(getattr(mma, name), name, globs=given))
     found = doctest.DocTestRunner(verbose=False).run(example)

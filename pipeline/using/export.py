@@ -1,0 +1,282 @@
+"""`mma export`: a model folder from a cache, or from a seed of a run.
+
+From a cache, with `--shots all`, in two steps. First the choices, as `fit` makes them: a fit on the train rows, whose
+epoch and open hyper-parameters are chosen on the val rows (where there is no val split, on a fifth of every class).
+Then a fit on all labelled rows with these choices. What is measured is the first fit, since the second leaves no rows.
+With `--shots K` the model is the one that `mma fit --protocol few-shot --shots K` makes of that seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from mma.adapters import Adapter, Labelled, Support, adapter_class, fit, from_bytes, options_of
+from mma.pipeline.device import pick_device
+from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.fitting.cells import RECIPE, Cell, Choice, Setting, resolve
+from mma.pipeline.fitting.features import Address, Features, Loader
+from mma.pipeline.fitting.protocols import FewShot, make_protocol
+from mma.pipeline.fitting.run import check_cell, run_cell
+from mma.pipeline.fitting.settings import FACTORS
+from mma.pipeline.regular_files import read_json, read_regular
+from mma.pipeline.using.calibrate import calibrate
+from mma.pipeline.using.card import model_card
+from mma.pipeline.using.model import (
+    MOST_WEIGHTS,
+    Model,
+    check_place,
+    encoder_of,
+    make_about,
+    refuse_unservable,
+    write_model,
+)
+from mma.pipeline.using.settings import ALL, ExportSettings
+from mma.pipeline.using.threads import one_thread
+
+HELD_OUT = 5  # one row in so many of a class is validation where there is no val split
+LABELLED = ("train", "val")
+
+Rows = Mapping[str, NDArray[np.int64]]  # by split
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted adapter, how it was fitted, and what it can be measured by."""
+
+    adapter: Adapter
+    classes: NDArray[np.int64]  # it was fitted on, of the data set
+    how: dict[str, Any]
+    measured: Adapter  # the same, or the one that made its choices
+    rows: Rows  # that did not train `measured`
+    selected_on: bool  # whether `measured` chose something on them
+
+
+def export(settings: ExportSettings, console: Console) -> Path:
+    """Write the model folder. Raises UsageError, CacheError or AdapterError for what cannot be done."""
+    check_place(settings.out, force=settings.force)
+    with one_thread():
+        features, fitted = _from_run(settings) if settings.run else _from_cache(settings)
+        name = fitted.how["adapter"]
+        text = features.text.embedding[torch.from_numpy(fitted.classes).to(features.device)]
+        labelled = labelled_rows(features, fitted.rows, fitted.classes)
+        calibration, figures, scores = calibrate(fitted.measured, labelled, text, selected_on=fitted.selected_on)
+    header = features.images.cache.header
+    about = make_about(
+        fitted.adapter,
+        name,
+        classnames=[features.classnames[c] for c in fitted.classes],
+        prompts=features.text.prompts,
+        templates=list(features.text.templates),
+        reduce=features.text.reduce,
+        encoder=encoder_of(header.fingerprint, header.dtype, header.batch),
+        fitted={"dataset": features.images.dataset, "digest": features.data.digest, **fitted.how},
+        validation=figures,
+        calibration=calibration,
+    )
+    model = Model(about, fitted.adapter, text, scores)
+    write_model(model, model_card(about, scores), settings.out, force=settings.force)
+    console.print(f"{settings.out} is written: {name}, {len(fitted.classes)} classes", markup=False)
+    return settings.out
+
+
+def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
+    """Some rows of several splits, split by split, with their labels counted within `classes`."""
+    images, labels = [features.text.embedding[:0]], [np.zeros(0, np.int64)]
+    for split, chosen in rows.items():
+        if len(chosen):
+            images.append(features.images.images(split)[torch.from_numpy(chosen).to(features.device)])
+            labels.append(np.searchsorted(classes, features.labels[split].label[chosen]).astype(np.int64))
+    return Labelled(torch.cat(images), torch.from_numpy(np.concatenate(labels)).to(features.device))
+
+
+def _from_cache(settings: ExportSettings) -> tuple[Features, Fitted]:
+    refuse_unservable(str(settings.adapter))
+    kind = adapter_class(str(settings.adapter))
+    address = Address(str(settings.cache), settings.prompts, settings.reduce, pick_device(settings.device).type)
+    features = Loader().features(address)
+    options, recipe = _options(settings)
+    few_shot = settings.shots != ALL and kind.few_shot
+    protocol = FewShot(shots=int(settings.shots) if few_shot else 1)
+    setting = resolve(Choice(str(settings.adapter), protocol, options, recipe, settings.select), features.data)
+    if few_shot:
+        cell = Cell(setting, settings.seed)
+        check_cell(cell, [features])
+        result = run_cell(cell, [features], keep_weights=True)
+        return features, _of_cell(features, setting, settings.seed, from_bytes(result.weights or b""), result.details)
+    return features, _on_all(features, setting, settings)
+
+
+def _options(settings: ExportSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the adapter, and of its recipe, as values. Raises UsageError for one that neither has."""
+    known = {option.name: option for option in options_of(adapter_class(str(settings.adapter)))}
+    options, recipe = {}, {}
+    for name, given in settings.options.items():
+        if name in known:
+            options[name] = known[name].value(given)
+        elif name in RECIPE and adapter_class(str(settings.adapter)).trains:
+            recipe[name] = FACTORS[name].value(given)
+        else:
+            raise UsageError(f"{name} is an option of neither export nor {settings.adapter}: {nearest(name, known)}")
+    return options, recipe
+
+
+def _from_run(settings: ExportSettings) -> tuple[Features, Fitted]:
+    """A seed of a run, and the data it was fitted on. Raises UsageError where either is not what it was."""
+    folder = Path(settings.run or "")
+    try:
+        config = read_json(folder / "config.json")
+        weights = read_regular(folder / f"weights-{settings.seed}.safetensors", MOST_WEIGHTS)
+        metrics = read_json(folder / "metrics.json").get(str(settings.seed), {})
+    except (OSError, ValueError) as error:
+        what = getattr(error, "filename", None) or folder
+        raise UsageError(
+            f"{what} cannot be read ({getattr(error, 'strerror', None) or error}): a run is the folder "
+            "runs/<adapter>-<id> of `mma fit`, and `seed` one of its seeds"
+        ) from error
+    try:
+        data = config["data"]
+        address = Address(
+            settings.cache or config["cache_path"], data["prompts"], data["reduce"], pick_device(settings.device).type
+        )
+        protocol = make_protocol(config["protocol"]["name"], config["protocol"])
+        refuse_unservable(config["adapter"])
+        choice = Choice(config["adapter"], protocol, config["options"], config["recipe"] or {}, "val")
+        select, known = config["select"], data["digest"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / 'config.json'} is not that of a fit ({error})") from error
+    features = Loader().features(address)
+    if features.data.digest != known:
+        raise UsageError(f"{address.cache} is not the cache that {folder} was fitted on: give it with `cache=PATH`")
+    setting = replace(resolve(choice, features.data), select=select)
+    return features, _of_cell(features, setting, settings.seed, from_bytes(weights), metrics)
+
+
+def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, details: Mapping[str, Any]) -> Fitted:
+    """What a cell fitted. It is measured by labelled rows that it has not seen; where few are left, by those that it
+    chose on.
+    """
+    selects = setting.select == "val"
+    episode = features.images.episode(setting.protocol, seed, selects, ())
+    seen = {"train": episode.support.rows}
+    validation: Rows = {}
+    if episode.validation is not None:
+        split = episode.validation.split
+        validation = {split: episode.validation.rows}
+        seen[split] = np.concatenate([seen.get(split, episode.validation.rows[:0]), episode.validation.rows])
+    unseen = {
+        s: np.setdiff1d(_usable(features, s, episode.classes), seen.get(s, []))
+        for s in LABELLED
+        if s in features.labels
+    }
+    enough = _count(unseen) >= _count(validation)
+    how = _how(
+        setting,
+        seed,
+        shots=setting.protocol.shots,
+        protocol=setting.protocol.config(),
+        rows={"train": len(episode.support.rows)},
+        best_epoch=details.get("best_epoch"),
+        chosen=dict(details.get("chosen", {})),
+    )
+    return Fitted(adapter, episode.classes, how, adapter, unseen if enough else validation, not enough)
+
+
+def _on_all(features: Features, setting: Setting, settings: ExportSettings) -> Fitted:
+    """Choices on train and val rows, then a fit on all labelled rows."""
+    kind, seed = adapter_class(setting.adapter), settings.seed
+    classes = np.arange(len(features.classnames))
+    if not kind.few_shot:
+        return _without_shots(features, setting, classes, seed)
+    first, validation = _choosing_rows(features, classes, seed)
+    options = dict(setting.options)
+    chooser = kind(**options)
+    recipe = setting.recipe or chooser.recipe
+    selects = setting.select == "val" and _count(validation) > 0
+    if selects != (setting.select == "val"):
+        raise UsageError("no class has an image to spare for validation: use `select=last`")
+    support = _support(features, kind, first, classes)
+    chosen_on = labelled_rows(features, validation, classes) if selects else None
+    history = fit(chooser, support, recipe, seed=seed, validation=chosen_on)
+    splits = (*LABELLED, "test") if settings.with_test else LABELLED
+    every = {split: _usable(features, split, classes) for split in splits if split in features.labels}
+    how = _how(
+        setting,
+        seed,
+        shots=ALL,
+        rows={split: len(rows) for split, rows in every.items()},
+        best_epoch=history.best_epoch,
+        chosen=history.chosen,
+        refitted=True,
+    )
+    adapter = kind(**{**options, **history.chosen})
+    recipe = replace(recipe, epochs=history.best_epoch or recipe.epochs)
+    fit(adapter, _support(features, kind, every, classes), recipe, seed=seed)
+    return Fitted(adapter, classes, how, chooser, validation, selects)
+
+
+def _how(setting: Setting, seed: int, **more: Any) -> dict[str, Any]:
+    """How a model was fitted, as plain data."""
+    recipe = asdict(setting.recipe) if setting.recipe else None
+    head = {"adapter": setting.adapter, "seed": seed, "select": setting.select, "recipe": recipe}
+    usual: dict[str, Any] = {"protocol": None, "best_epoch": None, "chosen": {}, "refitted": False}
+    return {**head, **usual, **more}
+
+
+def _without_shots(features: Features, setting: Setting, classes: NDArray[np.int64], seed: int) -> Fitted:
+    """An adapter that looks at no shots: every labelled row can measure it."""
+    adapter = adapter_class(setting.adapter)(**dict(setting.options))
+    fit(adapter, _support(features, type(adapter), {}, classes), setting.recipe or adapter.recipe, seed=seed)
+    how = _how(setting, seed, shots=0, rows={})
+    rows = {split: _usable(features, split, classes) for split in LABELLED if split in features.labels}
+    return Fitted(adapter, classes, how, adapter, rows, selected_on=False)
+
+
+def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[Rows, Rows]:
+    """Rows that train and rows that choose. UsageError where a class has none that trains."""
+    if "train" not in features.labels:
+        raise UsageError("the cache has no train split to fit on")
+    labels = features.labels["train"]
+    for c in classes:
+        if not len(labels.rows[c]):
+            raise UsageError(f"class {features.classnames[c]!r} has no usable training image")
+    if "val" in features.labels:
+        return {"train": labels.all(classes)}, {"val": _usable(features, "val", classes)}
+    ordered = [labels.order(c, seed) for c in classes]
+    held = [rows[: max(1, len(rows) // HELD_OUT) if len(rows) > 1 else 0] for rows in ordered]
+    out = np.sort(np.concatenate(held))
+    return {"train": np.setdiff1d(labels.all(classes), out)}, {"train": out}
+
+
+def _support(features: Features, kind: type[Adapter], rows: Rows, classes: NDArray[np.int64]) -> Support:
+    chosen = labelled_rows(features, rows if kind.few_shot else {}, classes)
+    text = features.text.embedding[torch.from_numpy(classes).to(features.device)]
+    return Support(chosen.image, chosen.label, text, features.logit_scale, _views(features, kind, rows))
+
+
+def _views(features: Features, kind: type[Adapter], rows: Rows) -> Tensor | None:
+    """The views of the rows [N, V, D], where the adapter is fitted on views and every split has as many."""
+    if kind.uses_views != "train" or len({features.images.count_views(split) for split in rows}) != 1:
+        return None
+    found = [features.images.views(split) for split in rows]
+    if any(views is None for views in found):
+        return None
+    return torch.cat(
+        [v[torch.from_numpy(r).to(v.device)] for v, r in zip(found, rows.values(), strict=True) if v is not None]
+    )
+
+
+def _usable(features: Features, split: str, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return features.labels[split].all(classes)
+
+
+def _count(rows: Rows) -> int:
+    return sum(len(chosen) for chosen in rows.values())

@@ -1,0 +1,118 @@
+"""What `mma export` and `mma predict` can be told. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from mma.pipeline.errors import UsageError
+from mma.pipeline.options import Option, checked, numbers, short
+from mma.pipeline.regular_files import read_lines
+
+FIT, RUN, OUTPUT, WHAT, ANSWER, MODEL = "Fit", "Or a fit that is there", "Output", "What", "Answer", "Model"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+FORMATS = ("table", "csv", "jsonl")
+ALL = "all"
+PLACES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # a file's format, by its suffix
+
+
+def read_shots(given: Any) -> str:
+    """`all`, or a number as text. Raises UsageError."""
+    return ALL if given == ALL else str(numbers("shots", [given], least=1, most=1_000_000)[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What `mma export` can be told. Raises UsageError for a value that cannot be."""
+
+    out: Annotated[Path, Option("The model folder to write.", OUTPUT)]
+    cache: Annotated[str | None, Option("A finished cache.", FIT, shown="the run's own")] = None
+    prompts: Annotated[str, Option("The prompt set of the cache to use.", FIT)] = "default"
+    reduce: Annotated[str, Option("Templates to one vector: unit, raw, or a number for one alone.", FIT)] = "unit"
+    adapter: Annotated[str | None, Option("Which: `mma adapters` lists them.", FIT)] = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the adapter, and of its recipe
+    shots: Annotated[
+        str, Option("all: every labelled image; a number: so many per class, as fit.", FIT, read=read_shots)
+    ] = ALL
+    select: Annotated[str, Option("Choose on val; last: no choice.", FIT, choices=("val", "last"))] = "val"
+    with_test: Annotated[bool, Option("Fit on the test images too, in the end.", FIT)] = False
+    run: Annotated[Path | None, Option("A setting's folder: runs/<adapter>-<id>.", RUN)] = None
+    seed: Annotated[int, Option("Of the run, or of the fit.", RUN, least=0)] = 0
+    device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
+    force: Annotated[bool, Option("Replace a model that is there.", OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        checked(self)
+        if self.run is None:
+            missing = [name for name in ("cache", "adapter") if getattr(self, name) is None]
+            if missing:
+                raise UsageError(f"{missing[0]} is missing: a cache and an adapter to fit, or a run")
+            if self.with_test and self.shots != ALL:
+                raise UsageError(f"--with-test fits on every labelled image: leave out `shots={self.shots}`")
+            return
+        given = [name for name in ("adapter", "with_test") if getattr(self, name)] + list(self.options)
+        if given or self.shots != ALL:
+            raise UsageError(f"{(given or ['shots'])[0]} is decided by the run: leave it out, or export from a cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """What `mma predict` can be told. Raises UsageError for a value that cannot be."""
+
+    model: Path  # a model folder
+    what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches; "-": paths on standard input
+    split: Annotated[str | None, Option("Of a cache.", WHAT, shown="all")] = None
+    root: Annotated[Path | None, Option("The folder below which a manifest's paths lie.", WHAT, shown="its own")] = None
+    follow_links: Annotated[bool, Option("Read links that lead out of a folder.", WHAT)] = False
+
+    top: Annotated[int, Option("Classes named for each image, the likeliest first.", ANSWER, least=1)] = 1
+    classes: Annotated[
+        Path | None, Option("A file of other class names, one on a line.", ANSWER, shown="the model's")
+    ] = None
+    threshold: Annotated[float | None, Option("Abstain below this probability.", ANSWER, least=0, most=1)] = None
+    coverage: Annotated[
+        float | None, Option("Also sets that hold the right class so often: 0.95.", ANSWER, least=0, most=1)
+    ] = None
+
+    clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", MODEL)] = None
+    pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", MODEL)] = None
+    device: Annotated[str, Option("auto, cpu, cuda or mps.", MODEL, choices=DEVICES)] = "auto"
+    workers: Annotated[int | None, Option("Threads that decode.", MODEL, least=1, shown="one a core")] = None
+
+    format: Annotated[str | None, Option("How it is written.", OUTPUT, choices=FORMATS, shown="table")] = None
+    out: Annotated[Path | None, Option("A file to write: .csv or .jsonl.", OUTPUT)] = None
+    embeddings: Annotated[Path | None, Option("Also keep unit embeddings [N, D]: a .npy file.", OUTPUT)] = None
+    force: Annotated[bool, Option("Replace files that are there.", OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        checked(self)
+        if self.coverage in (0, 1):
+            raise UsageError(f"`coverage={self.coverage:g}` is not a share of images: give one between 0 and 1")
+        if self.embeddings and self.embeddings.suffix != ".npy":
+            raise UsageError(f"`embeddings={self.embeddings}`: embeddings are kept as .npy")
+        if self.out and self.out.suffix.lower() not in PLACES:
+            raise UsageError(f"`out={self.out}`: a file is .csv or .jsonl")
+        if self.out and self.format and PLACES[self.out.suffix.lower()] != self.format:
+            raise UsageError(
+                f"`out={self.out}` is {PLACES[self.out.suffix.lower()]}, and `format={self.format}` another"
+            )
+
+    @property
+    def written_as(self) -> str:
+        """table, csv or jsonl."""
+        return PLACES[self.out.suffix.lower()] if self.out else self.format or "table"
+
+
+def read_class_file(file: Path) -> tuple[str, ...]:
+    """Class names, one on a line. UsageError where there are fewer than two, or one twice."""
+    try:
+        names = tuple(" ".join(line.split()) for line in read_lines(file) if line.strip())
+    except OSError as error:
+        raise UsageError(f"`classes={file}` cannot be read ({error.strerror or error})") from error
+    if len(names) < 2:
+        raise UsageError(f"`classes={file}` has {len(names)} names: at least two are needed, one on a line")
+    if len(set(names)) < len(names):
+        raise UsageError(f"`classes={file}` has {short(next(n for n in names if names.count(n) > 1))} twice")
+    return names
