@@ -67,7 +67,7 @@ def notes(grid: Grid) -> list[str]:
     rows, found = grid.rows, []
     if any(falls_back(row) for row in rows):
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
-    if any(_sees_test_rows(row.setting) for row in rows):
+    if any(sees_test_rows(row.setting.adapter) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
@@ -90,11 +90,12 @@ def label(setting: Setting) -> str:
 
 def marked(setting: Setting) -> str:
     """What the adapter is called, with a dagger if it looks at unlabelled test rows."""
-    return setting.name + TEST_TIME if _sees_test_rows(setting) else setting.name
+    return setting.name + TEST_TIME if sees_test_rows(setting.adapter) else setting.name
 
 
-def _sees_test_rows(setting: Setting) -> bool:
-    kind = adapter_class(setting.adapter)
+def sees_test_rows(adapter: str) -> bool:
+    """Whether an adapter looks at unlabelled test rows beyond the one it scores. Raises AdapterError."""
+    kind = adapter_class(adapter)
     return kind.transductive != "no" or kind.uses_views == "test"
 
 
