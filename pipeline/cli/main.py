@@ -21,6 +21,7 @@ from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
 from mma.pipeline.cli.groups import Command, Group
 from mma.pipeline.cli.interruption import interruptible
+from mma.pipeline.cli.report import report
 from mma.pipeline.console import show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
@@ -137,6 +138,9 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
         if DEBUG in sys.argv:
             print(ablated.failures[0].trace, file=sys.stderr)
         raise typer.Exit(1)
+
+
+app.command(cls=Command)(report)
 
 
 @app.command(cls=Command)

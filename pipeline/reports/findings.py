@@ -37,7 +37,7 @@ from mma.pipeline.reports.pairing import (
     values_of,
 )
 from mma.pipeline.reports.records import Folder, Recorded, read_folder
-from mma.pipeline.reports.statistics import Estimate, harmonic_values, mean_estimate
+from mma.pipeline.reports.statistics import CONFIDENCE, Estimate, harmonic_values, mean_estimate
 from mma.pipeline.reports.tables import FALLBACK, TEST_TIME, sees_test_rows
 
 BEST, TIED = "best", "tied"  # tied: not distinguishable from the best
@@ -85,7 +85,7 @@ class Group:
     family: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Average:
     """One method under one set of conditions, averaged over data sets; H is that of the mean base and the mean new.
 
@@ -95,7 +95,7 @@ class Average:
     protocol: str
     method: str
     conditions: Conditions
-    datasets: tuple[str, ...]
+    rows: Mapping[str, Finding]  # by data set
     missing: tuple[str, ...]  # data sets of the protocol that it has no result on
     measures: Mapping[str, tuple[float, float, float]]  # mean, low, high in percent
     change: float | None
@@ -127,7 +127,7 @@ def make_report(folder: Path, baseline: str = "zero-shot") -> Report:
     if not any(has_values(setting.factors, wanted) for setting in found.settings):
         known = sorted({setting.adapter for setting in found.settings})
         raise UsageError(f"`baseline={baseline}` is no setting of {folder}: {nearest(wanted['adapter'], known)}")
-    names = _method_names(found.settings)
+    names = method_names(found.settings)
     caches = _cache_keys(found.settings)
     tables: dict[tuple[str, str, str], list[Recorded]] = defaultdict(list)
     for setting in found.settings:
@@ -237,6 +237,32 @@ def marks_of(rows: Sequence[Finding], metric: str) -> dict[str, str]:
     return {best.setting.id: BEST, **tied}
 
 
+def marks_of_averages(averages: Sequence[Average], metric: str) -> dict[tuple[str, Conditions], str]:
+    """As `marks_of`, for averages over data sets.
+
+    A difference is the mean of the paired differences on each, its p-value a normal one: data sets are independent, and
+    their half-widths, taken as normal ones, err on the safe side.
+    """
+    from scipy.special import ndtr, ndtri
+
+    known = [average for average in averages if metric in average.measures]
+    if len(known) < 2:
+        return {}
+    best = max(known, key=lambda average: average.measures[metric][0])
+    told = {}
+    for other in known:
+        pairs = [compare(row.setting, other.rows[at].setting, metric) for at, row in best.rows.items()]
+        changes = [pair for pair in pairs if pair is not None and not np.isnan(pair.p)]
+        if other is not best and len(changes) == len(pairs):
+            interval = average_of_datasets(changes)
+            error = float(interval.high - interval.low) / 2 / float(ndtri(0.5 + CONFIDENCE / 2))
+            p = 2 * float(ndtr(-abs(float(interval.value)) / error)) if error else float(interval.value == 0)
+            told[other.method, other.conditions] = p
+    adjusted = holm(np.array(list(told.values())))
+    tied = {at: TIED for at, p in zip(told, adjusted, strict=True) if p >= LEVEL}
+    return {(best.method, best.conditions): BEST, **tied}
+
+
 def _corrected(rows: Sequence[Finding], wanted: Mapping[str, str]) -> list[Finding]:
     """Rows with their p-values adjusted over the table, and their verdicts."""
     told = [i for i, row in enumerate(rows) if row.change is not None and not np.isnan(row.change.p)]
@@ -318,13 +344,15 @@ def _exact(value: object) -> str:
     return repr(value) if isinstance(value, float) else as_typed(value)
 
 
-def _method_names(settings: Sequence[Recorded]) -> dict[str, str]:
-    """By setting: the adapter, with those of its own factors that differ between its settings: `mma lam=0.5`."""
+def method_names(settings: Sequence[Recorded], without: str = "") -> dict[str, str]:
+    """By setting: the adapter, with those of its own factors that differ between its settings: `mma lam=0.5`; but for
+    one factor.
+    """
     values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for setting in settings:
         for name, value in setting.factors.items():
             values[setting.protocol, setting.adapter, name].add(as_typed(value))
-    held = ("dataset", "adapter", "protocol", *CONDITIONS)
+    held = ("dataset", "adapter", "protocol", *CONDITIONS, without)
     return {
         setting.id: " ".join(
             [
@@ -392,7 +420,7 @@ def _average(
 ) -> Average:
     missing = tuple(dataset for dataset in tables if dataset not in of)
     main, rows = next(iter(tables.values())).main, list(of.values())
-    whole = Average(protocol, method, conditions, tuple(of), missing, {}, None, None, None, 0, 0)
+    whole = Average(protocol, method, conditions, of, missing, {}, None, None, None, 0, 0)
     if missing:
         return whole
     measures: dict[str, tuple[float, float, float]] = {}
@@ -469,12 +497,12 @@ def _headline(groups: Sequence[Group], averages: Sequence[Average], baseline: st
         best = max(whole, key=lambda average: average.measures[group.main][0])
         mean, low, high = best.measures[group.main]
         first = (
-            f"Averaged over {len(best.datasets)} data sets ({where}), {best.method} has the highest {group.main}: "
+            f"Averaged over {len(best.rows)} data sets ({where}), {best.method} has the highest {group.main}: "
             f"{mean:.1f} %, 95 % interval {low:.1f} to {high:.1f}"
         )
         if best.change is None:
             return f"{first}."
-        won = f"higher on {best.won} of {len(best.datasets)} and lower on {best.lost}"
+        won = f"higher on {best.won} of {len(best.rows)} and lower on {best.lost}"
         return f"{first}; {best.change:+.1f} points against {baseline}, {won}."
     top = max(blocks[block], key=lambda row: row.measures[group.main].mean)
     estimate = top.measures[group.main]
