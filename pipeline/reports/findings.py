@@ -477,18 +477,22 @@ def conditions_text(conditions: Conditions, varying: Sequence[str] = ("shots",))
     return ", ".join(words)
 
 
+def main_block(group: Group) -> tuple[Conditions, list[Finding]]:
+    """The conditions under which most methods of a table were compared (of equals, those with the most shots), and
+    their rows; without what was selected on the test rows.
+    """
+    known = [row for row in group.rows if not row.is_oracle and group.main in row.measures]
+    conditions = dict.fromkeys(_block(row) for row in known if row.setting.seeded)
+    blocks = {block: [row for row in known if _goes_with(row, block)] for block in conditions}
+    return max(blocks.items(), key=lambda item: (len(item[1]), dict(item[0]).get("shots", 0)), default=((), []))
+
+
 def _headline(groups: Sequence[Group], averages: Sequence[Average], baseline: str) -> str:
     """One sentence: the best method where most methods were compared (with the most shots), and how sure that is."""
     group = max(groups, key=lambda group: len(group.rows))
-    blocks: dict[Conditions, list[Finding]] = defaultdict(list)
-    for row in group.rows:
-        if not row.is_oracle and group.main in row.measures:
-            for block in dict.fromkeys(_block(other) for other in group.rows if other.setting.seeded):
-                if _goes_with(row, block):
-                    blocks[block].append(row)
-    if not blocks:
+    block, within = main_block(group)
+    if not within:
         return f"{len(group.rows)} settings on {group.dataset}, none of which can be compared with another."
-    block = max(blocks, key=lambda block: (len(blocks[block]), dict(block).get("shots", 0)))
     told = conditions_text(block[1:], group.varying)
     where = f"{group.protocol}{', ' * bool(told)}{told}"
     whole = [a for a in averages if a.protocol == group.protocol and group.main in a.measures]
@@ -504,10 +508,10 @@ def _headline(groups: Sequence[Group], averages: Sequence[Average], baseline: st
             return f"{first}."
         won = f"higher on {best.won} of {len(best.rows)} and lower on {best.lost}"
         return f"{first}; {best.change:+.1f} points against {baseline}, {won}."
-    top = max(blocks[block], key=lambda row: row.measures[group.main].mean)
+    top = max(within, key=lambda row: row.measures[group.main].mean)
     estimate = top.measures[group.main]
-    marks = marks_of(blocks[block], group.main)
-    ties = [row.method for row in blocks[block] if marks.get(row.setting.id) == TIED]
+    marks = marks_of(within, group.main)
+    ties = [row.method for row in within if marks.get(row.setting.id) == TIED]
     sentence = (
         f"On {group.dataset} ({where}), {top.method} has the highest {group.main}: {estimate.mean:.1f} %, "
         f"95 % interval {estimate.low:.1f} to {estimate.high:.1f}"

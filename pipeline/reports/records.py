@@ -57,6 +57,7 @@ class Recorded:
     seconds: float  # mean of a cell
     falls_back: bool  # whether new classes are scored zero-shot for want of weights
     cells: tuple[str, ...]  # [S]
+    classnames: tuple[str, ...]  # [C], or none where the cache did not say them
 
     @property
     def select(self) -> str:
@@ -157,6 +158,7 @@ def _setting(records: Sequence[dict[str, Any]], store: Store, shared: dict[str, 
         seconds=float(np.mean([record["seconds"] for record in records])),
         falls_back=any(record["details"].get("new_is_zero_shot") for record in records),
         cells=tuple(record["id"] for record in records),
+        classnames=tuple(map(str, config.get("fingerprint", {}).get("classnames", ()))),
     )
 
 

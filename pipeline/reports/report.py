@@ -10,7 +10,9 @@ from rich.console import Console
 
 from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
+from mma.pipeline.reports.figures import write_figures
 from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.page import page
 from mma.pipeline.reports.settings import ReportSettings
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown
@@ -22,8 +24,9 @@ def report(settings: ReportSettings, console: Console) -> Layout:
         "markdown": markdown,
         "latex": latex,
         "csv": lambda made: as_csv(made.report),
+        "html": page,
     }
-    for name in (*forms, "html", "figures"):
+    for name in (*forms, "figures"):
         path = getattr(settings, name)
         if path is not None:
             _check_place(name, path)
@@ -33,6 +36,9 @@ def report(settings: ReportSettings, console: Console) -> Layout:
         path = getattr(settings, name)
         if path is not None:
             _write(path, form(made), console)
+    if settings.figures:
+        files = write_figures(made, settings.figures)
+        console.print(f"{len(files)} files are written to {settings.figures}", markup=False)
     return made
 
 

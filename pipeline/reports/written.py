@@ -25,6 +25,7 @@ LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "†": r"\dag{}",
+    "[": "{[}",  # after a line's end it would be an option
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{letter: f"\\{letter}" for letter in "\\`*_{}[]|#~"}}
