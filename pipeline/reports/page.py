@@ -110,10 +110,7 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
         ("baseline", report.baseline),
         ("selection", selections),
         ("cells", f"{sum(len(s.cells) for s in settings):,} of {len(settings):,} settings"),
-        *(
-            (f"data of {dataset}", f"{cache}, prompts {prompts}, digest {digest}")
-            for dataset, cache, digest, prompts in caches
-        ),
+        *caches,
         *((f"{name} of the runs", ", ".join(found)) for name, found in report.versions.items()),
         ("this page", f"mma {version('mma')}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
     ]
