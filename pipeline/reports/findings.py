@@ -28,7 +28,6 @@ from mma.pipeline.reports.pairing import (
     BALANCED,
     CONDITIONS,
     Conditions,
-    alike,
     baseline_of,
     compare,
     conditions_of,
@@ -153,7 +152,13 @@ def _group(settings: Sequence[Recorded], names: Mapping[str, str], wanted: Mappi
         metrics += (BALANCED,)
     main = kind.main if kind.main in metrics else metrics[-1]
     ordered = sorted(settings, key=lambda s: (s.adapter != "zero-shot", _sortable(conditions_of(s)), names[s.id]))
-    rows = [_finding(setting, names[setting.id], metrics, main, ordered, wanted) for setting in ordered]
+    baselines = [setting for setting in ordered if has_values(setting.factors, wanted)]
+    seeds: dict[tuple[str, Conditions], set[int]] = defaultdict(set)
+    for setting in ordered:
+        seeds[setting.digest, conditions_of(setting)] |= set(setting.seeds) if setting.seeded else set()
+    rows = [
+        _finding(s, names[s.id], metrics, main, baselines, seeds[s.digest, conditions_of(s)], wanted) for s in ordered
+    ]
     rows = _corrected(_marked(rows, metrics), wanted)
     varying = tuple(name for name in CONDITIONS if len({s.factors[name] for s in settings if name in s.factors}) > 1)
     first = settings[0]
@@ -182,14 +187,15 @@ def _finding(
     method: str,
     metrics: Sequence[str],
     main: str,
-    others: Sequence[Recorded],
+    baselines: Sequence[Recorded],
+    seeds: set[int],
     wanted: Mapping[str, str],
 ) -> Finding:
     measures = {name: found for name in metrics if (found := measure(setting, name)) is not None}
-    base = baseline_of(setting, others, wanted)
+    base = baseline_of(setting, baselines, wanted)
     change = compare(setting, base, main) if base else None
     swaps = swaps_of(setting, base, main) if base and change else None
-    notes = _row_notes(setting, others)
+    notes = _row_notes(setting, seeds)
     return Finding(
         setting, method, conditions_of(setting), measures, {}, change, None, "", swaps, notes, command_of(setting)
     )
@@ -300,9 +306,9 @@ def _why_not(row: Finding, rows: Sequence[Finding], wanted: Mapping[str, str]) -
     return "no baseline under the same conditions"
 
 
-def _row_notes(setting: Recorded, others: Sequence[Recorded]) -> list[str]:
+def _row_notes(setting: Recorded, expected: set[int]) -> list[str]:
+    """What a reader must know of a row; `expected` are the seeds that any setting under its conditions has."""
     notes = []
-    expected = {seed for other in others if other.seeded and alike(setting, other) for seed in other.seeds}
     missing = sorted(expected - set(setting.seeds)) if setting.seeded else []
     if missing:
         notes.append(f"{len(setting.seeds)} of {len(expected)} seeds: {_listed(missing)} missing")
