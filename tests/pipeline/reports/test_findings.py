@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,18 +13,7 @@ from mma.pipeline.reports.aggregates import h_of_means
 from mma.pipeline.reports.comparisons import difference, holm
 from mma.pipeline.reports.findings import Finding, Report, make_report
 
-
-def load_runs() -> ModuleType:
-    path = Path(__file__).with_name("runs.py")
-    spec = importlib.util.spec_from_file_location("report_runs", path)
-    assert spec
-    assert spec.loader
-    module = sys.modules["report_runs"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runs = load_runs()
+from . import runs
 
 
 def rows_of(report: Report, dataset: str = "birds", protocol: str = "few-shot") -> dict[tuple[str, object], Finding]:

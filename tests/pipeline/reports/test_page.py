@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +14,8 @@ from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.reports.findings import make_report
 from mma.pipeline.reports.page import page
 from mma.pipeline.reports.sheets import lay_out
+
+from . import runs
 
 SCRIPT = "</script><script>alert(1)</script>"
 FLAGS = (
@@ -29,19 +28,6 @@ FLAGS = (
     "disable-sync",
     "window-size=1200,900",
 )
-
-
-def load_runs() -> ModuleType:
-    path = Path(__file__).with_name("runs.py")
-    spec = importlib.util.spec_from_file_location("report_runs", path)
-    assert spec
-    assert spec.loader
-    module = sys.modules["report_runs"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runs = load_runs()
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
@@ -23,20 +20,9 @@ from mma.pipeline.reports.findings import make_report
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown, show_report
 
+from . import runs
+
 HOSTILE = '</script><script>alert(1)</script> $x_1$ \u202egnp.exe [0] |a| *b* 50% #1 ~^\\ "q"'
-
-
-def load_runs() -> ModuleType:
-    path = Path(__file__).with_name("runs.py")
-    spec = importlib.util.spec_from_file_location("report_runs", path)
-    assert spec
-    assert spec.loader
-    module = sys.modules["report_runs"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-runs = load_runs()
 
 
 @pytest.fixture(scope="module")
