@@ -119,8 +119,8 @@ class Report:
 
 def make_report(folder: Path, baseline: str = "zero-shot") -> Report:
     """Read a results folder and compare every setting with the baseline, `adapter key=value ...`. Raises UsageError."""
-    wanted = described(baseline)
     found = read_folder(folder)
+    wanted = described(baseline, [setting.adapter for setting in found.settings])
     if not found.settings:
         raise UsageError(f"{folder} holds no finished cell of this version of mma: run mma fit or mma ablate first")
     if not any(has_values(setting.factors, wanted) for setting in found.settings):
