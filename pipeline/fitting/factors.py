@@ -147,7 +147,11 @@ def described(text: str, named: Iterable[str] = ()) -> dict[str, str]:
 
 def matches(setting: Setting, wanted: Mapping[str, str]) -> bool:
     """Whether a setting has all the values of a description."""
-    values = setting.flat()
+    return has_values(setting.flat(), wanted)
+
+
+def has_values(values: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    """Whether factors by name have all the values of a description."""
     return all(name in values and _same(values[name], value) for name, value in wanted.items())
 
 

@@ -23,6 +23,7 @@ from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import Data, digest
 from mma.pipeline.fitting.episodes import Episode, Labels, draw_episode
 from mma.pipeline.fitting.protocols import NO_NOISE, Classes, Protocol
+from mma.pipeline.options import numbers
 
 REDUCTIONS = ("unit", "raw")
 EPISODES = 256  # of a cache that are remembered

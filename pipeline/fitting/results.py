@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ class Grid:
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: one row per setting, means over its seeds; nothing of it is markup from outside."""
+        names = list(dict.fromkeys(metric for row in self.rows for metric in row.metrics))
+        varying = [
+            name
+            for name in dict.fromkeys(name for row in self.rows for name in row.setting.flat())
+            if name != "adapter" and len({str(row.setting.flat().get(name, "")) for row in self.rows}) > 1
+        ]
+        heads = ["adapter", *varying, *names, "seeds"]
+        lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
+        for row in self.rows:
+            flat = row.setting.flat()
+            words = [row.setting.adapter, *(str(flat.get(name, "")) for name in varying)]
+            means = [f"{float(np.mean(row.values(name))):.2f}" if name in row.metrics else "" for name in names]
+            cells = [*words, *means, str(len(row.results))]
+            lines.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+        return f"<table>{''.join(lines)}</table>"
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record for every cell: its factors, metrics in percent, what was chosen, where it comes from."""

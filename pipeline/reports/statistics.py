@@ -142,18 +142,21 @@ def balanced_values(correct: np.ndarray, label: np.ndarray) -> np.ndarray:
     return values
 
 
-def harmonic_values(base: np.ndarray, new: np.ndarray) -> np.ndarray:
+def harmonic_values(base: np.ndarray, new: np.ndarray, at: tuple[float, float] | None = None) -> np.ndarray:
     """Values [S, Nb + Nn] whose mean is H = 2bn/(b+n) of the mean base b and the mean new n (shares).
+
+    With `at`, b and n are those, as where they are means over data sets of which this is one.
 
     Of correct [S, Nb] and [S, Nn] (0 or 1). H is made linear about its value by the delta method:
     dH/db = 2n^2/(b+n)^2, dH/dn = 2b^2/(b+n)^2. Zero everywhere where nothing was correct.
     """
-    b, n = float(base.mean()), float(new.mean())
+    of_b, of_n = float(base.mean()), float(new.mean())
+    b, n = at or (of_b, of_n)
     if b + n == 0:
         return np.zeros((len(base), base.shape[1] + new.shape[1]))
     total = base.shape[1] + new.shape[1]
-    of_base = total / base.shape[1] * 2 * n**2 / (b + n) ** 2 * (base - b)
-    of_new = total / new.shape[1] * 2 * b**2 / (b + n) ** 2 * (new - n)
+    of_base = total / base.shape[1] * 2 * n**2 / (b + n) ** 2 * (base - of_b)
+    of_new = total / new.shape[1] * 2 * b**2 / (b + n) ** 2 * (new - of_n)
     return 2 * b * n / (b + n) + np.concatenate([of_base, of_new], 1)
 
 

@@ -112,7 +112,7 @@ def notes(grid: Grid) -> list[str]:
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
     if any(not average.values for average in _every_average(rows)):
         found.append(f"{MISSING} no average: it is not there on every data set")
-    if any(_sees_test_rows(row.setting) for row in rows):
+    if any(sees_test_rows(row.setting.adapter) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.one_support for row in rows):
         found.append(
@@ -159,11 +159,12 @@ def changes(setting: Setting) -> list[str]:
 
 def marked(setting: Setting) -> str:
     """What the adapter is called, with a dagger if it looks at unlabelled test rows."""
-    return setting.name + TEST_TIME if _sees_test_rows(setting) else setting.name
+    return setting.name + TEST_TIME if sees_test_rows(setting.adapter) else setting.name
 
 
-def _sees_test_rows(setting: Setting) -> bool:
-    kind = adapter_class(setting.adapter)
+def sees_test_rows(adapter: str) -> bool:
+    """Whether an adapter looks at unlabelled test rows beyond the one it scores. Raises AdapterError."""
+    kind = adapter_class(adapter)
     return kind.transductive != "no" or kind.uses_views == "test"
 
 

@@ -1,0 +1,312 @@
+"""Findings as figures, by matplotlib: sized for a column of a paper, and readable in grey (line styles and markers).
+
+Every figure is made of the numbers that the tables have. What cannot be computed from stored classes, such as a
+reliability curve, which needs probabilities, is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mma.cache.durable import write_whole
+from mma.pipeline.fitting.factors import described
+from mma.pipeline.reports.comparisons import LEVEL, change_per_class, holm
+from mma.pipeline.reports.findings import Finding, Group, main_block
+from mma.pipeline.reports.metrics import classified
+from mma.pipeline.reports.pairing import baseline_of, common_seeds, compare, tests_of, values_of
+from mma.pipeline.reports.records import predicted
+from mma.pipeline.reports.sheets import Layout, Sheet, marked_name
+from mma.pipeline.reports.written import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN = 3.35  # inches: the width of a column in the usual two-column styles
+FORMATS = ("pdf", "svg", "png")
+DOTS = 300  # per inch of a PNG
+INK = "#222222"  # text and axes; on the page it becomes the colour of the page's text
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")  # Okabe and Ito (2008)
+MARKERS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
+MOST_LINES, MOST_PAIRS, MOST_BARS = 8, 16, 20
+STYLE: Any = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "legend.fontsize": 6,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "text.parse_math": False,  # a name with a dollar is a name
+    "svg.hashsalt": "mma",
+    "pdf.fonttype": 42,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure still to be drawn: the name of its file, and what it shows, in words."""
+
+    name: str
+    caption: str
+    height: float  # inches
+    draw: Callable[[Figure], None]
+
+
+def pictures(layout: Layout) -> list[Picture]:
+    """All figures that the findings allow."""
+    found: list[Picture] = []
+    for sheet in layout.wide:
+        if len(sheet.columns) > 1 and all(map(_is_number, sheet.columns)):
+            found.append(Picture("curve", _curve_caption(sheet), 2.4, partial(_curves, sheet=sheet)))
+    for group in layout.report.groups:
+        found += _of_group(layout, group)
+    return [Picture(f"{i:02d}-{p.name}", p.caption, p.height, p.draw) for i, p in enumerate(found, 1)]
+
+
+def write_figures(layout: Layout, folder: Path) -> list[Path]:
+    """Every figure as PDF, SVG and PNG. Returns the files."""
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures(layout):
+        with _drawn(picture) as figure:
+            for suffix in FORMATS:
+                stream = io.BytesIO()
+                metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
+                figure.savefig(stream, format=suffix, dpi=DOTS, metadata=metadata)
+                path = folder / f"{picture.name}.{suffix}"
+                write_whole(path, stream.getvalue())
+                written.append(path)
+    return written
+
+
+def as_inline_svg(picture: Picture) -> str:
+    """A figure as an SVG element for a page: its own names, and the page's text colour and font."""
+    import matplotlib
+
+    with _drawn(picture) as figure, matplotlib.rc_context({"svg.fonttype": "none"}):
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{picture.name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{picture.name}-", text)
+    text = text.replace(INK, "currentColor")
+    return re.sub(r"<svg ", '<svg aria-hidden="true" focusable="false" ', text, count=1)
+
+
+@contextmanager
+def _drawn(picture: Picture) -> Iterator[Figure]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is drawn as a box
+        figure = Figure(figsize=(COLUMN, picture.height), layout="constrained")
+        picture.draw(figure)
+        yield figure
+
+
+def _of_group(layout: Layout, group: Group) -> list[Picture]:
+    _, rows = main_block(group)
+    found: list[Picture] = []
+    if {"base", "new"} <= set(group.metrics) and rows:
+        caption = f"Base against new, {plain(group.title)}: dotted curves are of equal H"
+        found.append(Picture("base-new", caption, 2.8, lambda figure: _base_new(figure, rows)))
+    if len(rows) > 2:
+        few = sorted(rows, key=lambda row: -row.measures[group.main].mean)[:MOST_PAIRS]
+        best = f", the best {MOST_PAIRS}" if len(rows) > MOST_PAIRS else ""
+        caption = (
+            f"Row minus column in points of {group.main}, {plain(group.title)}{best}: bold where the difference is "
+            "distinguishable after Holm's correction over all pairs"
+        )
+        size = 0.9 + 0.28 * len(few)
+        found.append(Picture("pairs", caption, size, lambda figure: _pairs(figure, few, group)))
+    if rows:
+        top = max(rows, key=lambda row: row.measures[group.main].mean)
+        found += _of_top(layout, group, top)
+    return found
+
+
+def _of_top(layout: Layout, group: Group, top: Finding) -> list[Picture]:
+    """The method with the best mean: its change on each class, and its confusion."""
+    found = []
+    others = [row.setting for row in group.rows]
+    base = baseline_of(top.setting, others, described(layout.report.baseline))
+    test = tests_of(group.main)[0]
+    if base is not None and top.change is not None and test in top.setting.scored:
+        metric = "accuracy" if test == "all" else test
+        seeds = common_seeds(top.setting, base)
+        ours, theirs = values_of(top.setting, metric, seeds), values_of(base, metric, seeds)
+        label = top.setting.scored[test].test.label
+        if ours is not None and theirs is not None and len(np.unique(label)) > 1:
+            changes = change_per_class(ours, theirs, label)
+            order = sorted(changes, key=lambda c: changes[c].mean)
+            half = MOST_BARS // 2
+            shown = order if len(order) <= MOST_BARS else order[:half] + order[-half:]
+            some = f", the {half} that lose most and the {half} that gain most" if shown is not order else ""
+            caption = (
+                f"Change in accuracy per class, {plain(marked_name(top))} minus {plain(layout.report.baseline)}, "
+                f"{plain(group.title)}{some}; 95 % intervals"
+            )
+            names = [_class_name(top, c) for c in shown]
+            values = [(changes[c].mean, changes[c].low, changes[c].high) for c in shown]
+            height = 0.6 + 0.13 * len(shown)
+            found.append(Picture("classes", caption, height, lambda figure: _bars(figure, names, values)))
+    if test in top.setting.scored:
+        caption = f"Confusion of {plain(marked_name(top))}, {plain(group.title)} ({test} classes, all seeds)"
+        folder = layout.report.folder
+        found.append(Picture("confusion", caption, 2.8, lambda figure: _confusion(figure, folder, top, test)))
+    return found
+
+
+def _curve_caption(sheet: Sheet) -> str:
+    few = f"; the {MOST_LINES} best of {len(sheet.lines)} at the right end" if len(sheet.lines) > MOST_LINES else ""
+    return f"{plain(sheet.title)}; bands are 95 % intervals{few}"
+
+
+def _curves(figure: Figure, sheet: Sheet) -> None:
+    axes = figure.subplots()
+    x = [float(column) for column in sheet.columns]
+    known = [line for line in sheet.lines if any(line.entries)]
+    known.sort(key=lambda line: -(line.entries[-1].mean if line.entries[-1] else -math.inf))
+    for style, line in zip(_styles(), known[:MOST_LINES], strict=False):
+        there = [(at, entry) for at, entry in zip(x, line.entries, strict=True) if entry]
+        at, mean = [each for each, _ in there], [entry.mean for _, entry in there]
+        label = ", ".join(plain(word) for word in line.words if word)
+        axes.plot(at, mean, color=style[0], marker=style[1], linestyle=style[2], label=_short(label))
+        low, high = [entry.low for _, entry in there], [entry.high for _, entry in there]
+        axes.fill_between(at, low, high, color=style[0], alpha=0.12, linewidth=0)
+    if min(x) > 0 and max(x) / min(x) >= 8:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [plain(column) for column in sheet.columns])
+    axes.minorticks_off()
+    axes.set_xlabel(sheet.title.split(" by ")[1].split(",")[0] if " by " in sheet.title else "")
+    axes.set_ylabel(f"{sheet.metric} (%)")
+    _legend(figure, axes)
+
+
+def _base_new(figure: Figure, rows: Sequence[Finding]) -> None:
+    axes = figure.subplots()
+    shown = sorted(rows, key=lambda row: -row.measures["H"].mean)[:MOST_LINES]
+    for style, row in zip(_styles(), shown, strict=False):
+        base, new = row.measures["base"], row.measures["new"]
+        axes.errorbar(
+            base.mean,
+            new.mean,
+            xerr=[[base.mean - base.low], [base.high - base.mean]],
+            yerr=[[new.mean - new.low], [new.high - new.mean]],
+            color=style[0],
+            marker=style[1],
+            linestyle="none",
+            linewidth=0.7,
+            label=_short(plain(marked_name(row))),
+        )
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    grid = np.linspace(left, right, 200)
+    for h in range(5, 100, 5):
+        with np.errstate(divide="ignore"):
+            new_of = np.where(2 * grid > h, h * grid / (2 * grid - h), np.nan)  # of H = 2bn / (b + n)
+        inside = (new_of >= low) & (new_of <= high)
+        if inside.any():
+            axes.plot(grid[inside], new_of[inside], color="#888888", linestyle=":", linewidth=0.6)
+            axes.annotate(f"H {h}", (grid[inside][-1], new_of[inside][-1]), fontsize=5, color="#888888")
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    axes.set_xlabel("base (%)")
+    axes.set_ylabel("new (%)")
+    _legend(figure, axes)
+
+
+def _pairs(figure: Figure, rows: Sequence[Finding], group: Group) -> None:
+    from matplotlib.colors import TwoSlopeNorm
+
+    axes = figure.subplots()
+    pairs = list(itertools.combinations(range(len(rows)), 2))
+    changes = [compare(rows[a].setting, rows[b].setting, group.main) for a, b in pairs]
+    mean, p = np.full((len(rows), len(rows)), np.nan), np.ones((len(rows), len(rows)))
+    told = [(pair, change) for pair, change in zip(pairs, changes, strict=True) if change and not math.isnan(change.p)]
+    adjusted = holm(np.array([change.p for _, change in told]))
+    for ((a, b), change), of_p in zip(told, adjusted, strict=True):
+        mean[a, b], mean[b, a], p[a, b], p[b, a] = change.mean, -change.mean, of_p, of_p
+    most = max(float(np.nanmax(np.abs(mean))) if told else 1.0, 1e-9)
+    axes.imshow(mean, cmap="PuOr_r", norm=TwoSlopeNorm(0, -most, most), aspect="auto")
+    for a, b in itertools.permutations(range(len(rows)), 2):
+        if not math.isnan(mean[a, b]):
+            dark = abs(mean[a, b]) > 0.6 * most
+            weight = "bold" if p[a, b] < LEVEL else "normal"
+            colour = "white" if dark else "black"
+            axes.text(b, a, f"{mean[a, b]:+.1f}", ha="center", va="center", fontsize=5, color=colour, weight=weight)
+    names = [_short(plain(marked_name(row))) for row in rows]
+    axes.set_xticks(range(len(rows)), names, rotation=90, fontsize=5)
+    axes.set_yticks(range(len(rows)), names, fontsize=5)
+
+
+def _bars(figure: Figure, names: Sequence[str], values: Sequence[tuple[float, float, float]]) -> None:
+    axes = figure.subplots()
+    mean = np.array([value[0] for value in values])
+    ends = np.array([(value[0] - value[1], value[2] - value[0]) for value in values]).T
+    colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in mean]
+    error = {"elinewidth": 0.6, "ecolor": INK}
+    axes.barh(range(len(names)), mean, xerr=ends, color=colours, height=0.7, error_kw=error)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.set_yticks(range(len(names)), names, fontsize=5)
+    axes.set_xlabel("points")
+
+
+def _confusion(figure: Figure, folder: Path, top: Finding, test: str) -> None:
+    label = top.setting.scored[test].test.label
+    said = predicted(folder, top.setting, test)
+    classes, index = np.unique(np.concatenate([label, said.ravel()]), return_inverse=True)
+    own, told = index[: len(label)], index[len(label) :].reshape(said.shape)
+    counts = np.sum([classified(own, row, len(classes)).confusion for row in told], 0)  # [C, C]
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("% of the class's rows")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("class")
+    if len(classes) <= 12:
+        names = [_class_name(top, c) for c in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=5)
+        axes.set_yticks(range(len(classes)), names, fontsize=5)
+
+
+def _class_name(row: Finding, c: int) -> str:
+    names = row.setting.classnames
+    return _short(plain(names[c])) if c < len(names) else f"class {c}"
+
+
+def _styles() -> Iterator[tuple[str, str, str]]:
+    """Colour, marker and line style of each line: no two lines share a marker, so that grey suffices."""
+    return zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 28 else f"{text[:27]}…"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

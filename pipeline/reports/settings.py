@@ -1,0 +1,36 @@
+"""What `mma report` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from mma.pipeline.options import Option, checked
+
+COMPARE, WRITE = "Compare", "Write"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Options of `mma report`. Raises UsageError for a value that cannot be."""
+
+    runs: Path = Path("runs")
+    baseline: Annotated[str, Option("Compare with this: an adapter, with key=value.", COMPARE)] = "zero-shot"
+    by: Annotated[
+        tuple[str, ...],
+        Option(
+            "A factor whose values become columns, and the x of a figure. May be repeated.",
+            COMPARE,
+            shown="dataset, shots",
+            split=True,
+        ),
+    ] = ()
+    html: Annotated[Path | None, Option("One self-contained page.", WRITE)] = None
+    markdown: Annotated[Path | None, Option("The tables in Markdown.", WRITE)] = None
+    latex: Annotated[Path | None, Option("The tables for a paper, with booktabs.", WRITE)] = None
+    csv: Annotated[Path | None, Option("One record for every setting and metric.", WRITE)] = None
+    figures: Annotated[Path | None, Option("A folder of figures, as PDF, SVG and PNG.", WRITE)] = None
+
+    def __post_init__(self) -> None:
+        checked(self)
