@@ -36,7 +36,9 @@ class ExportSettings:
     shots: Annotated[
         str, Option("all: every labelled image; a number: so many per class, as fit.", FIT, read=read_shots)
     ] = ALL
-    select: Annotated[str, Option("Choose on val; last: no choice.", FIT, choices=("val", "last"))] = "val"
+    select: Annotated[
+        str | None, Option("Choose on val; last: no choice.", FIT, choices=("val", "last"), shown="the recipe's")
+    ] = None
     with_test: Annotated[bool, Option("Fit on the test images too, in the end.", FIT)] = False
     run: Annotated[Path | None, Option("A setting's folder: runs/<adapter>-<id>.", RUN)] = None
     seed: Annotated[int, Option("Of the run, or of the fit.", RUN, least=0)] = 0
