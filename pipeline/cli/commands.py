@@ -102,10 +102,11 @@ def _parameter(field: Field) -> inspect.Parameter:
         words = (flag,)
         kind = list[str] if field.several and not option.read else str  # values are read in one place: options.py
         kind = kind if field.default is MISSING else kind | None
-    told = default_text(field)
+    told, choices = default_text(field), ", ".join(option.choices)
+    unsaid = f" One of {choices}." if not all(choice in option.help for choice in option.choices) else ""
     info = typer.Option(
         *words,
-        help=escape(f"{option.help} Default: {told}." if told else option.help),
+        help=escape(option.help + unsaid + (f" Default: {told}." if told else "")),
         rich_help_panel=option.group,
         show_default=False,
         metavar=_metavar(field),
@@ -117,6 +118,4 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 
 def _metavar(field: Field) -> str:
-    if field.option.choices:
-        return "|".join(field.option.choices)
     return {bool: "", int: "INT", float: "FLOAT", str: "TEXT"}.get(field.kind, "PATH")

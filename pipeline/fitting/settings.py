@@ -13,7 +13,6 @@ from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe", "Adapter", "Output"
 SELECTIONS = ("val", "classes", "last", "oracle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-OF_ADAPTER = "the adapter's"
 PROCESSES = "Processes; 1 uses the threads of this one."
 MOST_SEEDS = 100_000
 MOST_SHOTS = 1_000_000
@@ -39,14 +38,10 @@ class FitSettings:
     cache: Annotated[tuple[str, ...], Option("A finished cache: a path, or an fsspec URL. May be repeated.", DATA)]
     target: Annotated[
         tuple[str, ...],
-        Option(
-            "Score this cache too, of the same model; its classes need no shots. May be repeated.", DATA, factor=True
-        ),
+        Option("Score this cache too; it needs no shots. May be repeated.", DATA, factor=True),
     ] = ()
     prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
-    reduce: Annotated[
-        str, Option("Templates to one vector: mean of unit or raw, or a number for one alone.", DATA, factor=True)
-    ] = "unit"
+    reduce: Annotated[str, Option("Templates to a vector: unit or raw mean, or a number.", DATA, factor=True)] = "unit"
     partial: Annotated[bool, Option("Take the finished rows of an unfinished cache.", DATA)] = False
 
     protocol: Annotated[
@@ -54,7 +49,7 @@ class FitSettings:
         Option(
             "base-to-new, few-shot, cross-dataset or domain-shift.",
             PROTOCOL,
-            shown="base-to-new, from four classes on; cross-dataset where targets are given",
+            shown="by classes and targets",
             factor=True,
         ),
     ] = None
@@ -76,7 +71,7 @@ class FitSettings:
     supports: Annotated[
         str,
         Option(
-            "equal: shots of every class; natural: shots x classes in all, as the data set has them.",
+            "equal: shots of each class; natural: as the data set has them.",
             PROTOCOL,
             choices=("equal", "natural"),
             factor=True,
@@ -124,32 +119,31 @@ class FitSettings:
     recipe: Annotated[
         str | None,
         Option(
-            "By name: published, or what `mma adapters NAME` lists.", RECIPE, shown="the adapter's first", factor=True
+            "By name, as `mma adapters NAME` lists them; the values below replace its own.",
+            RECIPE,
+            shown="the adapter's first",
+            factor=True,
         ),
     ] = None
-    lr: Annotated[float | None, Option("Learning rate.", RECIPE, least=0, shown=OF_ADAPTER, factor=True)] = None
-    weight_decay: Annotated[
-        float | None, Option("Weight decay.", RECIPE, least=0, most=1e6, shown=OF_ADAPTER, factor=True)
-    ] = None
-    batch: Annotated[
-        int | None, Option("Images per step.", RECIPE, least=1, most=10**8, shown=OF_ADAPTER, factor=True)
-    ] = None
-    epochs: Annotated[int | None, Option("At most.", RECIPE, least=1, most=10**6, shown=OF_ADAPTER, factor=True)] = None
+    lr: Annotated[float | None, Option("Learning rate.", RECIPE, least=0, factor=True)] = None
+    weight_decay: Annotated[float | None, Option("Weight decay.", RECIPE, least=0, most=1e6, factor=True)] = None
+    batch: Annotated[int | None, Option("Images per step.", RECIPE, least=1, most=10**8, factor=True)] = None
+    epochs: Annotated[int | None, Option("At most.", RECIPE, least=1, most=10**6, factor=True)] = None
     patience: Annotated[
         int | None,
-        Option("Epochs to wait for a better one.", RECIPE, least=1, most=10**6, shown=OF_ADAPTER, factor=True),
+        Option("Epochs to wait for a better one.", RECIPE, least=1, most=10**6, factor=True),
     ] = None
     optimizer: Annotated[
         str | None,
-        Option("adam, adamw or sgd.", RECIPE, choices=("adam", "adamw", "sgd"), shown=OF_ADAPTER, factor=True),
+        Option("adam, adamw or sgd.", RECIPE, choices=("adam", "adamw", "sgd"), factor=True),
     ] = None
     schedule: Annotated[
         str | None,
-        Option("constant or cosine.", RECIPE, choices=("constant", "cosine"), shown=OF_ADAPTER, factor=True),
+        Option("constant or cosine.", RECIPE, choices=("constant", "cosine"), factor=True),
     ] = None
     warmup: Annotated[
         int | None,
-        Option("Epochs at first at a rate of 1e-5.", RECIPE, least=0, most=10**6, shown=OF_ADAPTER, factor=True),
+        Option("Epochs at first at a rate of 1e-5.", RECIPE, least=0, most=10**6, factor=True),
     ] = None
     monitor: Annotated[
         str | None,
@@ -157,7 +151,6 @@ class FitSettings:
             "Validation selects by accuracy or loss.",
             RECIPE,
             choices=("accuracy", "loss"),
-            shown=OF_ADAPTER,
             factor=True,
         ),
     ] = None
