@@ -25,7 +25,7 @@ class ManifestSplit:
     paths: Sequence[str]  # [N]
 
 
-def lay_out(root: zarr.Group, header: Header, manifest: Mapping[str, ManifestSplit] | None) -> None:
+def lay_out_arrays(root: zarr.Group, header: Header, manifest: Mapping[str, ManifestSplit] | None) -> None:
     """Create the groups and arrays of every split, and fill `label` and `path` from the manifest if it is there."""
     root.create_group("text")
     for split, rows in header.rows.items():

@@ -20,10 +20,10 @@ import zarr
 from numpy.typing import NDArray
 
 from mma.cache.checked import CheckedStore
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
-from mma.cache.journal import Entry, Failure, read_journal
+from mma.cache.journal import FailedRow, JournalEntry, read_journal
 from mma.cache.root import TEXT, Root
 from mma.cache.schema import CONTENT, Header, Status, text_fault
 
@@ -59,7 +59,7 @@ class Cache:
     header: Header
     prompts: tuple[str, ...]
     complete: bool
-    journal: Mapping[str, Entry]  # units done, by name
+    journal: Mapping[str, JournalEntry]  # units done, by name
     _root: zarr.Group
 
     def split(self, name: str) -> SplitData:
@@ -128,11 +128,11 @@ class Cache:
             if file.startswith(tuple(folders))
         }
         known = [sorted(used.items()), self.header.classnames, self.header.logit_scale]
-        return digest(json.dumps(known).encode())[:12]
+        return sha256(json.dumps(known).encode())[:12]
 
-    def failures(self) -> dict[str, list[Failure]]:
+    def failures(self) -> dict[str, list[FailedRow]]:
         """Rows without an embedding: split -> [(row, Status, reason)]."""
-        found: dict[str, list[Failure]] = {split: [] for split in self.header.rows}
+        found: dict[str, list[FailedRow]] = {split: [] for split in self.header.rows}
         for chunk in self.header.chunks():
             if chunk.unit in self.journal:
                 found[chunk.split] += self.journal[chunk.unit].failures

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
+from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, RepairReport, fingerprint_diff, mend, open_cache
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.changes import find_changes
@@ -33,7 +33,7 @@ from mma.pipeline.errors import UsageError
 EVERY = 2**63  # failures allowed: those that were there before
 
 
-def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> Mended:
+def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> RepairReport:
     """Repair a cache so that it ends with the bytes it had.
 
     `given` are settings of `mma embed` (dataset, root, model, ...) where those that made the cache no longer hold;

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mma.cache import Chunk, Failure, Status
+from mma.cache import Chunk, FailedRow, Status
 from mma.pipeline.datasets.base import Dataset, Split, Stamp
 from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
@@ -52,7 +52,7 @@ class Encoded:
 
     chunk: Chunk
     embedding: NDArray[np.floating]  # [rows, V, D]
-    failures: list[Failure]
+    failures: list[FailedRow]
     content: NDArray[np.uint8]  # [rows, 32] SHA-256 of each row's bytes; zeros where they were not read
     stamps: NDArray[np.int64]  # [rows, 3] of each row's file, taken before it was read
 
@@ -86,7 +86,7 @@ def encode_chunks(
     parts: list[NDArray[np.floating]] = []
     content: list[bytes] = []
     stamps: list[Stamp] = []
-    failures: list[Failure] = []
+    failures: list[FailedRow] = []
     with own_bound():
         for chunk, rows, batch in _prepared(dataset, chunks, how):
             views = how.views.of(chunk.split)

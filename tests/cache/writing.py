@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mma.cache import CacheError, CacheWriter, Chunk, Failure, Header, ManifestSplit, Status, killpoint, mend
+from mma.cache import CacheError, CacheWriter, Chunk, FailedRow, Header, ManifestSplit, Status, killpoint, mend
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def manifest(about: Header) -> dict[str, ManifestSplit]:
     }
 
 
-def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[Failure]]:
+def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[FailedRow]]:
     """Values of a chunk; every seventh row of an even chunk has failed."""
     rows = [
         np.random.default_rng([len(chunk.split), row]).standard_normal((about.views[chunk.split], about.dim))
