@@ -23,7 +23,7 @@ from mma.adapters.base import Adapter, AdapterError, Recipe, unit, zero_shot_log
 from mma.adapters.blame import blamed
 from mma.adapters.from_file import name_in_file
 from mma.adapters.memory import stream_order
-from mma.adapters.options import Option, options_of
+from mma.adapters.options import AdapterOption, options_of
 from mma.adapters.registry import adapters, title
 from mma.adapters.storage import from_bytes, restored, to_bytes
 from mma.adapters.toy import Toy, toy
@@ -540,7 +540,7 @@ def depends(adapter: Adapter, data: Toy) -> Tensor:
     return torch.stack(moved)
 
 
-def other_value(option: Option, given: Mapping[str, Any]) -> Any:
+def other_value(option: AdapterOption, given: Mapping[str, Any]) -> Any:
     """A legal value of an option that is not its default."""
     if option.name in given:
         return given[option.name]

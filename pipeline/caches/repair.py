@@ -17,7 +17,7 @@ from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.changes import find_changes
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.header import (
-    load_model,
+    load_chosen_clip,
     make_encoding,
     make_header,
     manifest_hash,
@@ -80,7 +80,7 @@ class _Means:
 
     @cached_property
     def clip(self) -> FrozenClip:
-        return load_model(self.settings)
+        return load_chosen_clip(self.settings)
 
     @cached_property
     def wanted(self) -> Header:

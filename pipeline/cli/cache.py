@@ -12,11 +12,11 @@ import typer
 from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stderr, stdout
-from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.groups import Command, CommandGroup
 
 cache_app = typer.Typer(
     name="cache",
-    cls=Group,
+    cls=CommandGroup,
     help="Look at caches, check and mend them, exchange them with other programs.",
     no_args_is_help=True,
 )

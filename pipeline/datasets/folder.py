@@ -27,7 +27,7 @@ TEMPLATES = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSplit:
     """A split whose rows are files below one folder."""
 
     root: Path
@@ -123,13 +123,13 @@ def image_paths(root: Path, entry: str) -> list[str]:
     return sorted(map(shown_path, found))
 
 
-def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> Files:
+def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> FileSplit:
     """One split from its images by class."""
     labels = np.repeat(np.arange(len(images), dtype=np.int32), [len(rows) for rows in images])
-    return Files(root, [path for rows in images for path in rows], labels, follow_links)
+    return FileSplit(root, [path for rows in images for path in rows], labels, follow_links)
 
 
-def some_rows(files: Files, rows: NDArray[np.int64]) -> Files:
+def some_rows(files: FileSplit, rows: NDArray[np.int64]) -> FileSplit:
     """Some rows of a split."""
     return replace(files, paths=[files.paths[row] for row in rows], labels=files.labels[rows])
 
@@ -174,7 +174,7 @@ def _published_splits(path: Path, tops: Sequence[str], follow_links: bool) -> Da
         )
     classes = sorted({entry for top in tops for entry in subfolders(path / top)})
     classnames = clean_names(path, classes)
-    splits: dict[str, Files] = {}
+    splits: dict[str, FileSplit] = {}
     for split in ("train", "val", "test"):
         if split in found:
             images = [image_paths(path, f"{found[split]}/{entry}") for entry in classes]

@@ -20,7 +20,7 @@ from mma.pipeline.datasets.base import ABSENT, Dataset
 from mma.pipeline.datasets.folder import (
     SPLITS,
     TEMPLATES,
-    Files,
+    FileSplit,
     dataset_name,
     draw_splits,
     drawn_note,
@@ -92,7 +92,7 @@ def manifest(file: Path, root: Path | None, seed: int, follow_links: bool = Fals
     labels = label_of[np.frombuffer(read.value, np.int32)]
     counts = np.bincount(labels, minlength=len(classnames))
     refuse_empty(file, classnames, counts)
-    everything = Files(base, read.paths, labels, follow_links)
+    everything = FileSplit(base, read.paths, labels, follow_links)
     if None in read.splits:
         if len(read.splits) > 1:
             raise UsageError(f"{file} has rows with a split and rows without: fill the column, or leave it out")

@@ -84,7 +84,7 @@ def is_image(path: Path) -> bool:
 def _below(base: Path, paths: Sequence[str], follow_links: bool, none: str) -> Unlabelled:
     if not paths:
         raise UsageError(none)
-    split = folder.Files(base, paths, np.full(len(paths), -1, np.int32), follow_links)
+    split = folder.FileSplit(base, paths, np.full(len(paths), -1, np.int32), follow_links)
     return Unlabelled(split, _prefix(base))
 
 

@@ -15,7 +15,7 @@ from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_
 from mma.pipeline.datasets import entries
 from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.header import load_model
+from mma.pipeline.embedding.header import load_chosen_clip
 from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
@@ -39,7 +39,7 @@ def add_text(settings: EmbedSettings, console: Console) -> Path:
         check_templates(path, prompts, writer.prompts)
         missing = [p for p in prompts if p.name not in writer.prompts]
         if missing:
-            clip = load_model(text_model_settings(settings, header, path))
+            clip = load_chosen_clip(text_model_settings(settings, header, path))
             same_text_model(header.fingerprint, clip, str(path))
             if clip.dim != header.dim:
                 raise UsageError(f"{path} has D = {header.dim}, this model {clip.dim}: name the cache's by --model")

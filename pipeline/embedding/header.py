@@ -20,7 +20,7 @@ from mma.pipeline.errors import UsageError
 BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
 
 
-def load_model(settings: EmbedSettings) -> FrozenClip:
+def load_chosen_clip(settings: EmbedSettings) -> FrozenClip:
     """The model that the settings name."""
     return load_clip(
         settings.model or USUAL_MODEL,

@@ -13,7 +13,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.progress import size
 
 
-def check_place(path: Path) -> None:
+def check_cache_place(path: Path) -> None:
     """Raise UsageError for a place where no cache can be, CacheError for one where something else is."""
     address = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))  # one letter would be a drive
     if address:

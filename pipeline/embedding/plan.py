@@ -16,7 +16,7 @@ from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
-from mma.pipeline.embedding.header import load_model, make_encoding, make_header, workers_of
+from mma.pipeline.embedding.header import load_chosen_clip, make_encoding, make_header, workers_of
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
 from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
@@ -27,7 +27,7 @@ SHOWN = 3  # images named that have changed
 
 
 @dataclass(frozen=True)
-class Plan:
+class EmbedPlan:
     """What is to be done, to which cache, with what."""
 
     path: Path
@@ -69,7 +69,7 @@ class _Stored:
         return self.changes.changed_units | self.changes.back_units
 
 
-def make_plan(settings: EmbedSettings, console: Console) -> Plan:
+def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     """Decide what a run will do; a download is shown on `console`.
 
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
@@ -80,7 +80,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     dataset = load_dataset(settings, console)
     prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
     notes = absent_notes(dataset)
-    clip = load_model(settings)
+    clip = load_chosen_clip(settings)
     wanted = make_header(dataset, clip, settings)
     exists = path.exists()
     stored = _read_stored(path, wanted, dataset, settings, console) if exists else _Stored(wanted)
@@ -90,7 +90,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
-    return Plan(
+    return EmbedPlan(
         path=path,
         dataset=dataset,
         clip=clip,
