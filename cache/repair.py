@@ -106,7 +106,7 @@ def _mend_layout(writer: CacheWriter, checked: VerifyReport, left: list[Fault], 
     if contents and manifest is None:
         raise CacheError(
             f"{writer.path}: {contents[0]} is damaged, and needs the data set ({writer.header.dataset}): "
-            "give --dataset, or --from with another copy of the cache"
+            "give that, or another copy of the cache"
         )
     draft = draft_folder(writer.path)
     try:

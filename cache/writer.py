@@ -83,12 +83,12 @@ class CacheWriter:
             differences = fingerprint_diff(stored.fingerprint, header.fingerprint)
             if differences:
                 raise CacheError(
-                    f"{path} was made differently; choose another --cache, or delete it:\n  " + "\n  ".join(differences)
+                    f"{path} was made differently; choose another place, or delete it:\n  " + "\n  ".join(differences)
                 )
             free = ("chunk", "batch", "notes", "source", "version")
             if replace(stored, **{name: getattr(header, name) for name in free}) != header:
                 raise CacheError(
-                    f"{path} has the same fingerprint but another layout: delete it, or choose another --cache"
+                    f"{path} has the same fingerprint but another layout: delete it, or choose another place"
                 )
             return cls(path, stored, lock).recover()
         except BaseException:

@@ -34,7 +34,7 @@ def tip_adapter(
     if not found:
         raise CacheError(f"{folder} has no keys_<K>shots.pt")
     if shots is None and len(found) > 1:
-        raise CacheError(f"{folder} has supports of {', '.join(map(str, sorted(found)))} shots: choose with --shots")
+        raise CacheError(f"{folder} has supports of {', '.join(map(str, sorted(found)))} shots: choose with `shots=K`")
     chosen = shots if shots is not None else next(iter(found))
     if chosen not in found:
         raise CacheError(f"{folder} has no support of {chosen} shots; it has {', '.join(map(str, sorted(found)))}")
@@ -98,7 +98,9 @@ def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
     unknown = sorted(set(labels) - set(names))
     if unknown or len(names) < 2:
         such = ", ".join(map(repr, (unknown or names)[:5]))
-        raise CacheError(f"{folder}: the metadata gives the classes {such}: give a column `label`, or --classnames")
+        raise CacheError(
+            f"{folder}: the metadata gives the classes {such}: give a column `label`, or `classnames=FILE`"
+        )
     split = np.array([str(row.get("split") or _split_of(path)) for row, path in zip(rows, where, strict=True)])
     label = np.array([names.index(name) for name in labels], np.int32)
     chosen = {name: np.flatnonzero(split == name) for name in sorted(set(split.tolist()))}
@@ -114,7 +116,7 @@ def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
 
 
 def read_classnames(file: Path | None) -> list[str] | None:
-    """Class names, one a line."""
+    """Class names, one per line. CacheError for a file that cannot be read."""
     if file is None:
         return None
     try:

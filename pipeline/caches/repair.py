@@ -141,8 +141,8 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
     """The settings that the cache was made with, and what is said otherwise."""
     if not header.source and "dataset" not in chosen:
         raise UsageError(
-            f"{header.dataset} was imported: import it again beside, and repair with --from that copy; "
-            "or give --dataset and --model"
+            f"{header.dataset} was imported: import it again beside, and repair `from=THAT_COPY`; "
+            "or give `dataset=NAME` and `model=NAME`"
         )
     source = {**header.source, "root": Path(header.source["root"]) if header.source.get("root") else None}
     about = header.fingerprint
@@ -169,4 +169,4 @@ def _dataset(settings: EmbedSettings) -> Dataset:
     try:
         return load_dataset(settings)
     except UsageError as error:
-        raise UsageError(f"the images are needed, and not where they were ({error}): give --dataset") from error
+        raise UsageError(f"the images are needed, and not where they were ({error}): give `dataset=NAME`") from error

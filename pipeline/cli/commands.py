@@ -46,8 +46,10 @@ def chosen(kind: type, given: Mapping[str, Any], **more: Any) -> Any:
 
 
 def as_flags(message: str) -> str:
-    """A message in which options are written `shots=4`, as this command line has them: --shots 4."""
-    return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}", message)
+    """A message in which options are written `shots=4` and `update=True`, as this command line has them: --shots 4 and
+    --update.
+    """
+    return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}".removesuffix(" True"), message)
 
 
 def as_factors(message: str, settings: type) -> str:

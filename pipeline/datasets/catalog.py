@@ -73,7 +73,7 @@ class CatalogEntry:
     @property
     def how_to_get(self) -> str:
         """One line on where it comes from."""
-        return self.get or f"`--download` fetches it, or see {self.source}"
+        return self.get or f"`mma embed --dataset {self.name}` downloads it, or see {self.source}"
 
 
 @cache

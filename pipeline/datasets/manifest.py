@@ -1,6 +1,6 @@
 """One's own images by a manifest: CSV, TSV, JSON lines or Parquet with columns path, label and, if wanted, split.
 
-Paths are below the manifest's folder, or below --root where that is given. Rows stay in their order. A million rows are
+Paths are below the manifest's folder, or below `root` where that is given. Rows stay in their order. A million rows are
 a matter of seconds and of some hundred bytes each.
 """
 
@@ -135,7 +135,8 @@ def _refuse_elsewhere(read: _Read, base: Path) -> None:
     """UsageError where not one of the first files is there: the paths are below another folder."""
     if all(stamp_image_file(base, path) == ABSENT for path in read.paths[:PROBED]):
         raise UsageError(
-            f"{read.file}: there is no {base / read.paths[0]}; paths are below the manifest's folder, or below --root"
+            f"{read.file}: there is no {base / read.paths[0]}; paths are below the manifest's folder, or below "
+            "`root=FOLDER`"
         )
 
 

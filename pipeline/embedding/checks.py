@@ -19,9 +19,9 @@ def check_settings(settings: EmbedSettings) -> None:
     check_prompts(settings.prompts, settings.templates)
     noise_of(settings, ())
     if settings.text_only and not (settings.cache or settings.dataset):
-        raise UsageError("--text-only adds to a cache: name it with --cache")
+        raise UsageError("`text_only=True` adds to a cache: name it with `cache=PATH`")
     if settings.dataset is None and not settings.text_only:
-        raise UsageError("--dataset is missing: a data set's name, or a path to images")
+        raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
     check_cache_place(cache_path(settings))
     if settings.model or not settings.text_only:
         model = settings.model or USUAL_MODEL

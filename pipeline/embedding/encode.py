@@ -145,8 +145,8 @@ def _prepare(split: Split, name: str, row: int, how: Encoding) -> _Prepared:
         return _Prepared(bad, content, stamp)
     except MemoryError as error:
         raise WorkError(
-            f"there is not enough memory for {split.paths[row]}; what is done is kept: fewer --workers take less, and "
-            "so does a smaller --max-pixels with another --cache"
+            f"there is not enough memory for {split.paths[row]}; what is done is kept: fewer threads (`workers=N`) "
+            "take less, and so does a smaller `max_pixels=N` with another cache"
         ) from error
     except Exception as error:  # a view may raise anything
         reason = (str(error).splitlines() or [""])[0]

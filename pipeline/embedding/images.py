@@ -27,7 +27,7 @@ from mma.pipeline.datasets.base import Pixels
 from mma.pipeline.embedding.settings import MAX_PIXELS
 
 LARGE = 16_000_000  # pixels
-ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever --max-pixels says
+ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever max_pixels says
 BYTES_A_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)
 DECODER = f"pillow {PIL.__version__}, upright, transparency on white"  # part of the fingerprint: it decides pixels
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # and no other: some run programs, or read files
@@ -108,14 +108,14 @@ def _open(data: bytes, max_pixels: int, side: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise BadImage(
             Status.TOO_LARGE,
-            f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (--max-pixels)",
+            f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (max_pixels)",
         )
     scaled = scaled_pixels(*image.size, side)
     if scaled > max(max_pixels, ORDINARY * side * side):
         raise BadImage(
             Status.TOO_LARGE,
             f"{image.width} x {image.height} pixels, {scaled:,} when its short side is {side}; at most {max_pixels:,} "
-            "are made (--max-pixels)",
+            "are made (max_pixels)",
         )
     return image
 

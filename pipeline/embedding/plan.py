@@ -115,7 +115,7 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
             if templates != list(prompt_set.templates):
                 raise UsageError(
                     f"prompt set {prompt_set.name!r} of {path} has other templates (the first is {templates[0]!r}): "
-                    "name another with --prompts"
+                    "name another with `prompts=NAME`"
                 )
 
 
@@ -127,8 +127,8 @@ def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSe
         changes = find_changes(path, dataset, workers_of(settings), console)
         if changes.changed and not settings.update:
             raise UsageError(
-                f"{_some(changes.changed)} not what {path} was made from: --update embeds anew what has changed, "
-                "another --cache keeps both"
+                f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has "
+                "changed, another cache keeps both"
             )
         return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
 

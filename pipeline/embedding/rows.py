@@ -27,7 +27,7 @@ ABSENT_RUN = 20  # rows in a row that are not there to begin with: too many to b
 def load_dataset(settings: EmbedSettings, console: Console | None = None) -> Dataset:
     """The data set that the settings name, limited as they say; what is downloaded is shown on `console`."""
     if settings.dataset is None:
-        raise UsageError("--dataset is missing: a data set's name, or a path to images")
+        raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
     lookup = Lookup(settings.root, settings.download, settings.split_seed, settings.follow_links)
     dataset = limit(find_dataset(settings.dataset, lookup, console), settings.limit)
     return replace(dataset, splits={name: Watched(split, split.stamps()) for name, split in dataset.splits.items()})

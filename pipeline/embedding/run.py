@@ -51,7 +51,7 @@ def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts:
             advance(len(parts[-1]))
     embedding = np.concatenate(parts)
     if not np.isfinite(embedding).all():
-        raise WorkError("the model returned NaN or infinity for a text: try --precision fp32")
+        raise WorkError("the model returned NaN or infinity for a text: try `precision=fp32`")
     writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts)
 
 
@@ -68,7 +68,7 @@ def embed_images(
             if failed > most:
                 row, _, reason = failures[-1]
                 raise WorkError(
-                    f"{failed:,} images have failed, and --max-failures allows {most:,} (the last is "
+                    f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
                     f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
                     "or allow more"
                 )

@@ -146,7 +146,7 @@ def test_numbers_take_their_names_from_a_file_or_stay_numbers(tmp_path: Path) ->
 def test_paths_may_lie_below_a_root_of_their_own(tmp_path: Path) -> None:
     write_photos(tmp_path / "images")
     file = write_csv(tmp_path / "photos.csv", ROWS)
-    assert "--root" in refused(file)
+    assert "`root=FOLDER`" in refused(file)
     dataset = load(file, root=tmp_path / "images")
     assert dataset.splits["train"].read(0) == JPEG
 

@@ -93,7 +93,9 @@ def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embe
     before = snapshot(path)
     assert "nothing to do" in embed()[1]
     overwrite(photo_folder / "cat/3.jpg", photo(7))
-    with pytest.raises(UsageError, match=r"^1 image \(cat/3.jpg\) is not what .*photos.zarr was made from: --update"):
+    with pytest.raises(
+        UsageError, match=r"^1 image \(cat/3.jpg\) is not what .*photos.zarr was made from: `update=True`"
+    ):
         embed()
     assert snapshot(path) == before
 

@@ -187,7 +187,7 @@ def test_another_fingerprint_is_refused_with_what_differs(embed: Embed, other_cl
     with pytest.raises(CacheError) as refused:
         embed(model=other_clip)
     assert "weights_sha256: " in str(refused.value)
-    assert "choose another --cache, or delete it" in str(refused.value)
+    assert "choose another place, or delete it" in str(refused.value)
     with pytest.raises(CacheError, match=r"dtype: float16 \(stored\), float32 \(asked for\)"):
         embed(dtype="float32")
 
@@ -227,7 +227,7 @@ def test_too_many_failures_end_the_run_and_what_is_done_is_kept(
     if not ends:
         assert "3 images have no embedding" in embed(max_failures=most)[1]
         return
-    with pytest.raises(WorkError, match=r"images have failed, and --max-failures allows \d .*the file is empty"):
+    with pytest.raises(WorkError, match=r"images have failed, and \d may \(`max_failures=N`; .*the file is empty"):
         embed(max_failures=most)
     done = open_cache(tmp_path / "photos.zarr", partial=True).progress()[0]
     assert 0 < done < 9
@@ -412,7 +412,7 @@ def test_text_by_another_model_is_refused(embed: Embed, other_clip: str) -> None
 def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> None:
     embed()
     for text_only in (False, True):
-        with pytest.raises(UsageError, match="name another with --prompts"):
+        with pytest.raises(UsageError, match="name another with `prompts=NAME`"):
             embed(templates=("the {}",), text_only=text_only)
 
 
