@@ -1,4 +1,4 @@
-"""Files in one step each: read where they are files, written so that they survive a power cut."""
+"""Whole files: read only where they are regular files, written so that they survive a power cut."""
 
 from __future__ import annotations
 

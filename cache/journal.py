@@ -1,4 +1,4 @@
-"""The journal: what is done. One JSON object a line, appended and fsynced after the files it speaks of are.
+"""The journal: what is done. One JSON object per line, appended and fsynced after the files it speaks of are.
 
     {"unit": "image/train/3", "files": {"image/train/embedding/c/3/0/0": "1f0c..."}, "failures": [], "sha256": "..."}
 

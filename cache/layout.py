@@ -78,7 +78,7 @@ def create_array(
 
 
 def array(root: zarr.Group, name: str) -> zarr.Array:
-    """An array that is there, to be written: a chunk that is all NaN is a chunk, and not left out."""
+    """An array that is there, opened for writing: a chunk that is all NaN is written too, and not left out."""
     with zarr.config.set({"array.write_empty_chunks": True}):
         found = root[name]
     if not isinstance(found, zarr.Array):

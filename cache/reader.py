@@ -105,12 +105,12 @@ class Cache:
         return TextData([str(t) for t in self.journal[TEXT + prompts].about["templates"]], embedding)
 
     def digest(self, splits: Iterable[str], prompts: str | None) -> str:
-        """What the numbers of these splits and this prompt set are known by: twelve hexadecimal digits.
+        """Twelve hexadecimal digits that identify the numbers of these splits and this prompt set.
 
-        Of the SHA-256 that the journal has of every stored file of embeddings, labels, statuses and texts, of the class
-        names and the logit scale. Copies of a cache have the same; where any of these bytes differ it is another,
-        whatever the fingerprints say. Of an unfinished cache it covers what is done, and changes as more is. CacheError
-        where the cache has no such split or prompt set.
+        A hash of the journal's SHA-256 of every stored file of embeddings, labels, statuses and texts, of the class
+        names and of the logit scale. Copies of a cache have the same digest; where any of these bytes differ, they have
+        another, whatever the fingerprints say. That of an unfinished cache covers what is done, and changes as more
+        is. CacheError where the cache has no such split or prompt set.
         """
         folders = []
         for split in sorted(set(splits)):

@@ -71,7 +71,7 @@ class Root:
 
 
 def seal(journal: bytes) -> dict[str, Any]:
-    """What the root says of a journal."""
+    """What the root stores about a journal: its length in bytes and its SHA-256."""
     return {"bytes": len(journal), "sha256": sha256(journal)}
 
 

@@ -232,7 +232,7 @@ class CacheWriter:
         self.recover()
 
     def restore(self, file: str, data: bytes) -> None:
-        """Replace a damaged file by the bytes that the journal has of it. CacheError where these are others."""
+        """Replace a damaged file by what it was. CacheError where `data` has not the checksum that the journal has."""
         if not any(entry.files.get(file) == sha256(data) for entry in self._journal.entries.values()):
             raise CacheError(f"{self.path}: {file} would not come out as it was: the journal has another checksum")
         self._lock.check()

@@ -52,7 +52,7 @@ class CatalogEntry:
     reader: str  # how its own annotations are read: a name in `readers.READERS`, or "cifar"
     counts: Mapping[str, int]  # of the official splits; empty where there are none
     classes: Mapping[str, str]  # as the data set writes it -> name in prompts, in label order
-    proof: str = ""  # path below the images that shows that they are they
+    proof: str = ""  # path below the images' folder that must be there
     needs: Sequence[str] = ()  # annotation files, below the folder
     split_folders: Mapping[str, str] | None = None  # split -> folder of class folders
     files: int = 0  # images of a complete copy

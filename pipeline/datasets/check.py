@@ -62,7 +62,7 @@ def check_published(entry: CatalogEntry, root: Path) -> CheckReport:
 
 
 def check_own(name: str, dataset: Dataset, content: bool) -> CheckReport:
-    """Look at one's own data: are all files there; with `content`, is any file there twice. Reads the latter only."""
+    """Check one's own data: whether every file is there and, with `content`, whether two files have the same bytes."""
     report = CheckReport(name, name)
     for split, rows in dataset.splits.items():
         counts = np.bincount(rows.labels, minlength=len(dataset.classnames))

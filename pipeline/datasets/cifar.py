@@ -32,7 +32,7 @@ class ArraySplit:
         return NO_FILE
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return no_stamps(len(self.paths))
 
     def read(self, row: int) -> Pixels:

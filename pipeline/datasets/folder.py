@@ -40,7 +40,7 @@ class FileSplit:
         return stamp_image_file(self.root, self.paths[row])
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return np.array([self.stamp(row) for row in range(len(self.paths))], np.int64).reshape(-1, 3)
 
     def read(self, row: int) -> bytes:
@@ -59,7 +59,7 @@ def folder(path: Path, seed: int, follow_links: bool = False) -> Dataset:
 
 
 def dataset_name(path: Path) -> str:
-    """A name for one's own data, from its path: the folder's or the file's, in [a-z0-9-]; a link's is its own."""
+    """A name for one's own data, in [a-z0-9-]: that of the folder, file or link at the path."""
     own = Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links)
     return re.sub(r"[^a-z0-9]+", "-", (own.name if own.is_dir() else own.stem).lower()).strip("-") or "own"
 
@@ -124,13 +124,13 @@ def image_paths(root: Path, entry: str) -> list[str]:
 
 
 def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> FileSplit:
-    """One split from its images by class."""
+    """One split, from the paths of the images of each class."""
     labels = np.repeat(np.arange(len(images), dtype=np.int32), [len(rows) for rows in images])
     return FileSplit(root, [path for rows in images for path in rows], labels, follow_links)
 
 
 def some_rows(files: FileSplit, rows: NDArray[np.int64]) -> FileSplit:
-    """Some rows of a split."""
+    """A split of those rows of another."""
     return replace(files, paths=[files.paths[row] for row in rows], labels=files.labels[rows])
 
 

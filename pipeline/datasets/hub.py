@@ -46,11 +46,11 @@ class TableSplit:
         return sum(size), max(modified), max(changed)
 
     def stamp(self, row: int) -> Stamp:
-        """That of the files that hold the split."""
+        """The stamp of the files that hold the split, in which a row has none of its own."""
         return self._files
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return np.tile(np.array(self._files, np.int64), (len(self.rows), 1))
 
     def read(self, row: int) -> bytes:

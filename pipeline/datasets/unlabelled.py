@@ -32,11 +32,11 @@ class Listed:
         return np.full(len(self.paths), -1, np.int32)
 
     def stamp(self, row: int) -> Stamp:
-        """Nothing: nobody asks whether they changed."""
+        """No stamp: whether these files have changed is never asked."""
         return NO_FILE
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return no_stamps(len(self.paths))
 
     def read(self, row: int) -> bytes:

@@ -1,8 +1,8 @@
 """The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads.
 
-Whose fault is what: a row's are files that are missing or out of reach, what decoding raises, what a view raises, and
-values that are not finite; the row keeps its place, with a status. Errors of the disk and a lack of memory are nobody's
-and end the run, so that they are never stored as a bad image.
+Failures of a row are a file that is missing or out of reach, whatever decoding or a view raises, and values that are
+not finite: the row keeps its place, with a status. Errors of the disk and a lack of memory are no row's failure: they
+end the run, so that they are never stored as a bad image.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:
-    """Seconds a picture, from a few images encoded twice: the first time warms up."""
+    """Seconds per picture, from a few images encoded twice: the first time warms up."""
     views = how.views.of(chunk.split)
     few = replace(chunk, stop=min(chunk.stop, chunk.start + rows_in_batch(min(how.batch, PROBE), views)))
     seconds = 0.0

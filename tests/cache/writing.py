@@ -41,7 +41,7 @@ LAYOUTS = {
     "one chunk": Layout({"train": 7}, chunk=16),
     "even": Layout({"train": 24, "test": 8}, chunk=8),
     "ragged": Layout({"train": 23, "val": 1, "test": 9}, chunk=4),
-    "a row a chunk": Layout({"train": 6, "test": 5}, chunk=1, dim=3),
+    "row per chunk": Layout({"train": 6, "test": 5}, chunk=1, dim=3),
     "views": Layout({"train": 10, "test": 10}, chunk=4, views=3, dtype="float32"),
     "wide": Layout({"train": 600, "test": 200}, chunk=100, dim=512),
 }

@@ -23,7 +23,7 @@ from mma.cache import Status
 from mma.pipeline.datasets.folder import FileSplit, image_paths
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.embedding import images
-from mma.pipeline.embedding.images import BYTES_A_PIXEL, BadImage, decode, own_bound
+from mma.pipeline.embedding.images import BYTES_PER_PIXEL, BadImage, decode, own_bound
 from mma.pipeline.errors import WorkError
 
 
@@ -397,7 +397,7 @@ def test_decoding_stays_below_the_stated_memory(name: str) -> None:
     """
     file = subprocess.run([sys.executable, "-c", textwrap.dedent(make)], capture_output=True, check=True).stdout
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(measure)], input=file, capture_output=True, check=True)
-    assert int(ran.stdout) < BYTES_A_PIXEL * side * side
+    assert int(ran.stdout) < BYTES_PER_PIXEL * side * side
 
 
 @pytest.fixture
@@ -512,6 +512,6 @@ def test_all_the_hostile_files_together_take_little_memory_and_time(tmp_path: Pa
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     memory, seconds, bad = ran.stdout.split()
     assert int(bad) == len(BROKEN) + len(TOO_LARGE)
-    assert int(memory) < BYTES_A_PIXEL * 4000 * 4000  # the largest that is allowed claims 4,000 x 4,000
+    assert int(memory) < BYTES_PER_PIXEL * 4000 * 4000  # the largest that is allowed claims 4,000 x 4,000
     assert float(seconds) < 10
     assert "Traceback" not in ran.stderr
