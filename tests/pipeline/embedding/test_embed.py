@@ -419,7 +419,7 @@ def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> Non
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"dataset": None}, "--dataset is missing"),
+        ({"dataset": None}, "`dataset=NAME` is missing"),
         ({"dataset": "fod101"}, "food101"),
         ({"dataset": "no/such/folder"}, "there is no .*no/such/folder"),
         ({"model": "ViT-B-17"}, "unknown model"),
@@ -427,16 +427,16 @@ def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> Non
         ({"precision": "fp8"}, "unknown precision"),
         ({"device": "tpu"}, "unknown device|tpu"),
         ({"dtype": "int8"}, "unknown dtype"),
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"workers": -1}, "--workers -1"),
-        ({"limit": 0}, "--limit 0"),
-        ({"views": 0}, "--views 0"),
-        ({"view_seed": -1}, "--view-seed -1"),
-        ({"max_pixels": 0}, "--max-pixels 0"),
-        ({"max_failures": "many"}, "--max-failures"),
+        ({"batch_size": 0}, "`batch_size=0`"),
+        ({"workers": -1}, "`workers=-1`"),
+        ({"limit": 0}, "`limit=0`"),
+        ({"views": 0}, "`views=0`"),
+        ({"view_seed": -1}, "`view_seed=-1`"),
+        ({"max_pixels": 0}, "`max_pixels=0`"),
+        ({"max_failures": "many"}, "`max_failures="),
         ({"prompts": "../x", "templates": ("{}",)}, "not a usable name"),
         ({"templates": ("a photo",)}, "neither a template"),
-        ({"dataset": None, "cache": None, "text_only": True}, "--text-only adds to a cache"),
+        ({"dataset": None, "cache": None, "text_only": True}, "`text_only=True` adds to a cache"),
     ],
 )
 def test_wrong_use_is_refused_in_one_line_and_nothing_is_written(
