@@ -14,6 +14,8 @@ from rich.markup import escape
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, default_text, fields_of, groups
 
+WIDEST = 20  # letters of choices that stand beside an option; its help tells more
+
 
 def parameters_of(settings: type) -> list[inspect.Parameter]:
     """The options of a settings object as typer takes them: keyword-only parameters, grouped in the help."""
@@ -119,6 +121,7 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 
 def _metavar(field: Field) -> str:
-    if field.option.choices:
-        return "|".join(field.option.choices)
+    words = "|".join(field.option.choices)
+    if words and len(words) <= WIDEST:
+        return words
     return {bool: "", int: "INT", float: "FLOAT", str: "TEXT"}.get(field.kind, "PATH")
