@@ -1,4 +1,4 @@
-"""What a grid found: one row per setting, differences to a baseline paired over seeds, two-way tables, exports."""
+"""What a grid found: one row a setting, differences to a baseline paired over seeds, two-way tables, exports."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ EXPORTS = (".csv", ".jsonl", ".parquet")
 
 
 def show_ablated(console: Console, ablated: Grid, factors: Collection[str], baseline: str) -> None:
-    """One row per setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the
-    baseline paired over seeds, the mean time of a cell. The best mean of a column, among rows of one
-    cache, is bold. Of several data sets, averages are the last rows.
+    """One row a setting: the factors that vary, means with 95 % t-intervals over seeds, the difference to the baseline
+    paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold. Of several
+    data sets, averages are the last rows.
     """
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
