@@ -13,7 +13,7 @@ from mma.adapters.base import (
     zero_shot_logits,
 )
 from mma.adapters.from_file import reference, short_name
-from mma.adapters.options import Option, options_of
+from mma.adapters.options import AdapterOption, options_of
 from mma.adapters.registry import adapter_class, adapters, name_of
 from mma.adapters.storage import from_bytes, to_bytes
 from mma.adapters.training import History, Labelled, accuracy, begin, fit, predict, train
@@ -21,10 +21,10 @@ from mma.adapters.training import History, Labelled, accuracy, begin, fit, predi
 __all__ = [
     "Adapter",
     "AdapterError",
+    "AdapterOption",
     "History",
     "Labelled",
     "NamedRecipe",
-    "Option",
     "PerClassAdapter",
     "Recipe",
     "Shapes",

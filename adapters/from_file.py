@@ -108,13 +108,13 @@ def find_class(kind: str, source: str) -> type[Adapter] | None:
     """The class of this name, of a file that this process has run with a text of this digest; None if there is none."""
     for name, module in list(sys.modules.items()):
         text = text_of(name) if name.startswith(PREFIX) else None
-        if text is not None and digest(text) == source:
+        if text is not None and text_sha256(text) == source:
             found = getattr(module, kind, None)
             return found if isinstance(found, type) and issubclass(found, Adapter) else None
     return None
 
 
-def digest(text: str) -> str:
+def text_sha256(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -148,7 +148,7 @@ def _read(path: str) -> str:
 
 
 def _run(path: str, text: str) -> ModuleType:
-    name = f"{PREFIX}{digest(path)[:16]}_{digest(text)[:16]}"
+    name = f"{PREFIX}{text_sha256(path)[:16]}_{text_sha256(text)[:16]}"
     spec = spec_from_loader(name, TextLoader(path, text))
     assert spec is not None
     module = sys.modules[name] = module_from_spec(spec)

@@ -51,7 +51,7 @@ REPEATS, HELD_OUT = 5, 100  # few classes are divided anew, so many times or unt
 ROUNDING = 1e-10  # eigenvalues below this part of the largest are rounding
 
 
-class Setting(NamedTuple):
+class HyperParameters(NamedTuple):
     """The hyper-parameters in force."""
 
     beta: float
@@ -99,7 +99,7 @@ class KroneckerRidge(Adapter):
         """The texts, what images are compared with, and the weights of the classes."""
         super().build(shapes)
         self.register_buffer("classes", torch.empty(shapes.classes, shapes.dim))
-        self.register_buffer("setting", torch.empty(len(Setting._fields), dtype=torch.float64))
+        self.register_buffer("setting", torch.empty(len(HyperParameters._fields), dtype=torch.float64))
         for name in ("points", "shared", "own"):
             self.register_buffer(name, nn.UninitializedBuffer())
 
@@ -108,7 +108,7 @@ class KroneckerRidge(Adapter):
         """Choose what is open, and solve, in float64."""
         super().start(support)
         exact = replace(support, image=support.image.double(), text=support.text.double())
-        given: dict[str, float | None] = {name: getattr(self, name) for name in Setting._fields}
+        given: dict[str, float | None] = {name: getattr(self, name) for name in HyperParameters._fields}
         setting = choose(exact, given, self.gamma)
         ridge = Ridge.of(exact, setting.beta, self.gamma)
         shared = ridge.basis @ ridge.coefficients(setting.delta, setting.lam)
@@ -128,7 +128,7 @@ class KroneckerRidge(Adapter):
 
     def choices(self) -> dict[str, float]:
         """What `start` chose on the support."""
-        in_force = dict(zip(Setting._fields, self.setting.tolist(), strict=True))
+        in_force = dict(zip(HyperParameters._fields, self.setting.tolist(), strict=True))
         return {name: value for name, value in in_force.items() if getattr(self, name) is None}
 
     def of_classes(self, text: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ class HeldOut:
         return self.features @ (self.ridge.coefficients(delta, lam) @ self.similarity)
 
 
-def choose(support: Support, given: Mapping[str, float | None], gamma: float) -> Setting:
+def choose(support: Support, given: Mapping[str, float | None], gamma: float) -> HyperParameters:
     """What is given, and for the rest what scores left-out rows best; if new classes will be scored, what has the best
     H of left-out rows and left-out classes.
     """
@@ -237,7 +237,7 @@ def choose(support: Support, given: Mapping[str, float | None], gamma: float) ->
         return setting._replace(w_new=setting.w)
     tried = {name: TRIED[name] if value is None else (value,) for name, value in given.items()}
     if all(len(values) == 1 for values in tried.values()):
-        return Setting(*(value for (value,) in tried.values()))
+        return HyperParameters(*(value for (value,) in tried.values()))
     found = [each for beta in tried["beta"] for each in estimates(support, beta, gamma, tried, parts)]
     setting, _ = max(found, key=lambda each: each[1])
     return setting
@@ -245,7 +245,7 @@ def choose(support: Support, given: Mapping[str, float | None], gamma: float) ->
 
 def estimates(
     support: Support, beta: float, gamma: float, tried: Mapping[str, Sequence[float]], parts: Sequence[Tensor]
-) -> Iterator[tuple[Setting, float]]:
+) -> Iterator[tuple[HyperParameters, float]]:
     """Every delta and lam with the w that is best for left-out rows and the w_new that is best for left-out classes;
     and H of the two accuracies, or where no classes are left out the first of them.
     """
@@ -263,7 +263,7 @@ def estimates(
                 for w in tried["w_new"]
             }
         )
-        yield Setting(beta, delta, lam, w, w_new), harmonic_mean(of_rows, of_classes) if parts else of_rows
+        yield HyperParameters(beta, delta, lam, w, w_new), harmonic_mean(of_rows, of_classes) if parts else of_rows
 
 
 def divisions(label: Tensor, classes: int) -> list[Tensor]:

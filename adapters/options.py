@@ -12,7 +12,7 @@ from mma.adapters.base import Adapter, AdapterError
 
 
 @dataclass(frozen=True)
-class Option:
+class AdapterOption:
     """One keyword argument of an adapter's constructor."""
 
     name: str
@@ -70,7 +70,7 @@ class Option:
         return "|".join(self.choices or (self.kind.__name__,)) + ("|none" if self.optional else "")
 
 
-def options_of(adapter: type[Adapter]) -> list[Option]:
+def options_of(adapter: type[Adapter]) -> list[AdapterOption]:
     """The hyper-parameters of an adapter, in the order of its constructor."""
     hints, annotated = get_type_hints(adapter.__init__), get_type_hints(adapter.__init__, include_extras=True)
     found = []
@@ -82,7 +82,7 @@ def options_of(adapter: type[Adapter]) -> list[Option]:
         (kind,) = (k for k in kinds if k is not NoneType)
         choices = get_args(kind) if get_origin(kind) is Literal else ()
         help_text = _help(annotated[name])
-        found.append(Option(name, str if choices else kind, choices, optional, parameter.default, help_text))
+        found.append(AdapterOption(name, str if choices else kind, choices, optional, parameter.default, help_text))
     return found
 
 

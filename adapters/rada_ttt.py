@@ -4,7 +4,7 @@ loss = H(mean over the most certain views of softmax(logits))     Wo, its bias: 
 
 Which loss, steps and views were used is not published: this is TPT's recipe (arXiv 2209.07511: entropy of the mean over
 the most certain tenth of the views, one step at 5e-3) on RAda. At Wo = 0 a first step moves Wo and its bias alone; here
-later ones do too, so attention is worked out once an image. Every image starts anew: rows do not depend on each other.
+later ones do too, so attention is worked out once per image. Every image starts anew: rows do not depend on each other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from mma.adapters.base import Adapter, AdapterError, Shapes
-from mma.adapters.from_file import digest, find_class, is_in_file, text_of
+from mma.adapters.from_file import find_class, is_in_file, text_of, text_sha256
 from mma.adapters.registry import adapter_class, name_of, title
 
 METADATA = "mma"  # the key of our entry in the safetensors header
@@ -73,7 +73,7 @@ def restored(adapter: Adapter, name: str, shapes: Shapes, tensors: dict[str, Ten
 def _named(adapter: Adapter) -> dict[str, str]:
     name = name_of(adapter)
     text = text_of(type(adapter).__module__) if is_in_file(name) else None
-    return {"adapter": name} if text is None else {"class": type(adapter).__name__, "source": digest(text)}
+    return {"adapter": name} if text is None else {"class": type(adapter).__name__, "source": text_sha256(text)}
 
 
 def _class_of(header: dict[str, Any]) -> type[Adapter]:

@@ -74,14 +74,14 @@ class TransClip(Adapter):
 
 def neighbour_graph(image: Tensor, count: int) -> Tensor:
     """(W + W') / (2 count) [B, B], sparse: W has max(0, cosine) of each row with its `count` nearest other rows."""
-    near, affinity = nearest(image, count)
+    near, affinity = neighbours(image, count)
     rows = torch.arange(len(image), device=image.device).repeat_interleave(near.shape[1])
     ends, weights = torch.stack([rows, near.flatten()]), affinity.flatten() / (2 * max(1, near.shape[1]))
     both = torch.cat([ends, ends.flip(0)], dim=1), torch.cat([weights, weights])
     return torch.sparse_coo_tensor(*both, (len(image), len(image)), check_invariants=True).coalesce()
 
 
-def nearest(image: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def neighbours(image: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` nearest other rows of each [B, n], and max(0, cosine) with them [B, n]."""
     count = min(count, len(image) - 1)
     found = []

@@ -4,14 +4,14 @@ from mma.cache.bundle import Bundle, write_bundle
 from mma.cache.diff import CacheDiff, diff_caches
 from mma.cache.errors import CacheError
 from mma.cache.export import export_cache, import_export
-from mma.cache.importer import Found, import_found, import_npz
-from mma.cache.journal import Failure
+from mma.cache.importer import FoundEmbeddings, import_found, import_npz
+from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.lock import refuse_if_locked
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
-from mma.cache.repair import Mended, mend
+from mma.cache.repair import RepairReport, mend
 from mma.cache.schema import Chunk, Fingerprint, Header, Status, check_name, fingerprint_diff
-from mma.cache.verify import Checked, Fault, verify
+from mma.cache.verify import Fault, VerifyReport, verify
 from mma.cache.writer import CacheWriter
 
 __all__ = [
@@ -20,18 +20,18 @@ __all__ = [
     "CacheDiff",
     "CacheError",
     "CacheWriter",
-    "Checked",
     "Chunk",
-    "Failure",
+    "FailedRow",
     "Fault",
     "Fingerprint",
-    "Found",
+    "FoundEmbeddings",
     "Header",
     "ManifestSplit",
-    "Mended",
+    "RepairReport",
     "SplitData",
     "Status",
     "TextData",
+    "VerifyReport",
     "check_name",
     "diff_caches",
     "export_cache",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.cache.errors import CacheError
-from mma.cache.journal import Failure
+from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.reader import Cache, SplitData
 from mma.cache.root import TEXT
@@ -38,7 +38,7 @@ class Bundle:
 
     header: Header
     splits: Mapping[str, SplitData]
-    failures: Mapping[str, Sequence[Failure]]
+    failures: Mapping[str, Sequence[FailedRow]]
     texts: Mapping[str, BundledText] = field(default_factory=dict)
     content: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # split -> [N, 32], where it is known
 
@@ -140,7 +140,7 @@ def write_bundle(bundle: Bundle, out: Path) -> Path:
     return out
 
 
-def _check_split(split: str, data: SplitData, header: Header, failures: Sequence[Failure]) -> None:
+def _check_split(split: str, data: SplitData, header: Header, failures: Sequence[FailedRow]) -> None:
     rows = header.rows[split]
     shape = (rows, header.views[split], header.dim)
     if data.embedding.shape != shape or data.embedding.dtype != header.dtype:

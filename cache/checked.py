@@ -9,7 +9,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.root import ROOT
@@ -44,7 +44,7 @@ class CheckedStore(WrapperStore[Store]):
         data = self._files.read(key)
         if data is None:
             raise CacheError(f"{self._files.location}: {key} is missing: run `mma cache verify` on it")
-        if digest(data) != self._known[key]:
+        if sha256(data) != self._known[key]:
             raise CacheError(f"{self._files.location}: {key} is damaged: run `mma cache verify` on it")
         return data
 

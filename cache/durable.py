@@ -1,4 +1,4 @@
-"""Files in one step each: read where they are files, written so that they survive a power cut."""
+"""Whole files: read only where they are regular files, written so that they survive a power cut."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def write_whole(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
-def digest(data: bytes | memoryview) -> str:
+def sha256(data: bytes | memoryview) -> str:
     """SHA-256 of some bytes, as `sha256sum` prints it. (A CRC-32C would not do: over a chunk with its own CRC-32C
     behind it, it is the same number for every chunk.)
     """

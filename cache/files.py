@@ -74,7 +74,7 @@ class CacheFiles:
         return {name.removeprefix(base).lstrip("/"): int(info["size"] or 0) for name, info in sorted(found.items())}
 
     def store(self) -> Store:
-        """The same as a Zarr store, to be read."""
+        """These files as a Zarr store for reading."""
         if is_url(self.location):
             return FsspecStore.from_url(self.location, read_only=True)
         return LocalStore(self.location, read_only=True)

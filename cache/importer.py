@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.cache.bundle import Bundle, BundledText, write_bundle
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.export import import_export, read_npz
 from mma.cache.reader import SplitData
@@ -25,7 +25,7 @@ CHUNK = 4096  # rows; a 512-dimensional float16 chunk is 4 MiB
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundEmbeddings:
     """Embeddings found elsewhere, before they are checked."""
 
     image: Mapping[str, NDArray[Any]]  # split -> [N, D] or [N, V, D]
@@ -52,7 +52,7 @@ def import_npz(file: Path, out: Path, *, logit_scale: float = 100.0, prompts: st
     for name in ("text", "classnames", *(f"label_{split}" for split in splits)):
         if name not in arrays:
             raise CacheError(f"{file} lacks the array {name}")
-    found = Found(
+    found = FoundEmbeddings(
         image={split: arrays[f"image_{split}"] for split in splits},
         label={split: arrays[f"label_{split}"] for split in splits},
         classnames=[str(name) for name in arrays["classnames"].ravel()],
@@ -62,7 +62,7 @@ def import_npz(file: Path, out: Path, *, logit_scale: float = 100.0, prompts: st
 
 
 def import_found(
-    found: Found, files: Sequence[Path], out: Path, *, logit_scale: float = 100.0, prompts: str = "default"
+    found: FoundEmbeddings, files: Sequence[Path], out: Path, *, logit_scale: float = 100.0, prompts: str = "default"
 ) -> Path:
     """Write a complete cache at `out` of embeddings from `files` of other origin; CacheError if a check fails."""
     where = str(files[0])
@@ -81,7 +81,7 @@ def import_found(
     if len({image.dtype for image in images.values()}) > 1:
         raise CacheError(f"{where}: the splits differ in number type")
     kind = "float16" if next(iter(images.values())).dtype == np.float16 else "float32"
-    checksum = digest(b"".join(file.read_bytes() for file in files))
+    checksum = sha256(b"".join(file.read_bytes() for file in files))
     header = Header(
         dataset=files[0].stem if len(files) == 1 else files[0].parent.name,
         classnames=classnames,

@@ -1,4 +1,4 @@
-"""The journal: what is done. One JSON object a line, appended and fsynced after the files it speaks of are.
+"""The journal: what is done. One JSON object per line, appended and fsynced after the files it speaks of are.
 
     {"unit": "image/train/3", "files": {"image/train/embedding/c/3/0/0": "1f0c..."}, "failures": [], "sha256": "..."}
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mma.cache.durable import digest, read_file, write_whole
+from mma.cache.durable import read_file, sha256, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.killpoint import step
 
@@ -26,16 +26,16 @@ JOURNAL = "journal.jsonl"
 SPARE = "journal.copy.jsonl"  # of a complete cache: journal and spare are each other's, and the root's, backup
 MANIFEST = "manifest"  # the unit of everything but chunks and text
 
-Failure = tuple[int, int, str]  # row, Status, reason
+FailedRow = tuple[int, int, str]  # row, Status, reason
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One unit: done, or lost again."""
 
     unit: str
     files: Mapping[str, str]  # path inside the cache -> SHA-256 of its bytes
-    failures: Sequence[Failure] = field(default=())
+    failures: Sequence[FailedRow] = field(default=())
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,11 +52,11 @@ class Entry:
         }
         if self.about:
             record["about"] = dict(self.about)
-        record["sha256"] = digest(json.dumps(record).encode())
+        record["sha256"] = sha256(json.dumps(record).encode())
         return json.dumps(record).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Entry | None:
+    def from_line(cls, line: bytes) -> JournalEntry | None:
         """The entry, or None where the line is torn or damaged."""
         try:
             record = json.loads(line)
@@ -67,12 +67,12 @@ class Entry:
         return entry if entry.to_line() == line else None
 
 
-def parse_journal(data: bytes) -> tuple[dict[str, Entry], int]:
+def parse_journal(data: bytes) -> tuple[dict[str, JournalEntry], int]:
     """Entries by unit, in order of first appearance, up to the first bad line; and how many bytes they fill."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, JournalEntry] = {}
     length = 0
     for line in data.splitlines(keepends=True):
-        entry = Entry.from_line(line)
+        entry = JournalEntry.from_line(line)
         if entry is None:
             break
         entries[entry.unit] = entry
@@ -80,7 +80,7 @@ def parse_journal(data: bytes) -> tuple[dict[str, Entry], int]:
     return entries, length
 
 
-def read_journal(data: bytes, where: str) -> tuple[dict[str, Entry], int]:
+def read_journal(data: bytes, where: str) -> tuple[dict[str, JournalEntry], int]:
     """As `parse_journal`; CacheError where more than a torn last line is bad."""
     entries, length = parse_journal(data)
     if b"\n" in data[length:-1] or MANIFEST not in entries:
@@ -93,7 +93,7 @@ class Journal:
 
     def __init__(self, cache: Path) -> None:
         self._path = cache / JOURNAL
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, JournalEntry] = {}
         if self._path.exists():
             self.entries, _ = read_journal(read_file(self._path), str(cache))
 
@@ -104,7 +104,7 @@ class Journal:
         if length < len(data):
             os.truncate(self._path, length)
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Record a unit. On return the record is on the disk."""
         with step("journal.append"), self._path.open("ab") as file:
             file.write(entry.to_line())

@@ -25,7 +25,7 @@ class ManifestSplit:
     paths: Sequence[str]  # [N]
 
 
-def lay_out(root: zarr.Group, header: Header, manifest: Mapping[str, ManifestSplit] | None) -> None:
+def lay_out_arrays(root: zarr.Group, header: Header, manifest: Mapping[str, ManifestSplit] | None) -> None:
     """Create the groups and arrays of every split, and fill `label` and `path` from the manifest if it is there."""
     root.create_group("text")
     for split, rows in header.rows.items():
@@ -78,7 +78,7 @@ def create_array(
 
 
 def array(root: zarr.Group, name: str) -> zarr.Array:
-    """An array that is there, to be written: a chunk that is all NaN is a chunk, and not left out."""
+    """An array that is there, opened for writing: a chunk that is all NaN is written too, and not left out."""
     with zarr.config.set({"array.write_empty_chunks": True}):
         found = root[name]
     if not isinstance(found, zarr.Array):

@@ -1,4 +1,4 @@
-"""One writer a cache: a lock file beside it, `.food101.zarr.lock`, that names its holder.
+"""One writer per cache: a lock file beside it, `.food101.zarr.lock`, that names its holder.
 
 It belongs to the place where the cache is, however many links lead there, and is itself never reached through one.
 

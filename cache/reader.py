@@ -20,10 +20,10 @@ import zarr
 from numpy.typing import NDArray
 
 from mma.cache.checked import CheckedStore
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
-from mma.cache.journal import Entry, Failure, read_journal
+from mma.cache.journal import FailedRow, JournalEntry, read_journal
 from mma.cache.root import TEXT, Root
 from mma.cache.schema import CONTENT, Header, Status, text_fault
 
@@ -59,7 +59,7 @@ class Cache:
     header: Header
     prompts: tuple[str, ...]
     complete: bool
-    journal: Mapping[str, Entry]  # units done, by name
+    journal: Mapping[str, JournalEntry]  # units done, by name
     _root: zarr.Group
 
     def split(self, name: str) -> SplitData:
@@ -105,12 +105,12 @@ class Cache:
         return TextData([str(t) for t in self.journal[TEXT + prompts].about["templates"]], embedding)
 
     def digest(self, splits: Iterable[str], prompts: str | None) -> str:
-        """What the numbers of these splits and this prompt set are known by: twelve hexadecimal digits.
+        """Twelve hexadecimal digits that identify the numbers of these splits and this prompt set.
 
-        Of the SHA-256 that the journal has of every stored file of embeddings, labels, statuses and texts, of the class
-        names and the logit scale. Copies of a cache have the same; where any of these bytes differ it is another,
-        whatever the fingerprints say. Of an unfinished cache it covers what is done, and changes as more is. CacheError
-        where the cache has no such split or prompt set.
+        A hash of the journal's SHA-256 of every stored file of embeddings, labels, statuses and texts, of the class
+        names and of the logit scale. Copies of a cache have the same digest; where any of these bytes differ, they have
+        another, whatever the fingerprints say. That of an unfinished cache covers what is done, and changes as more
+        is. CacheError where the cache has no such split or prompt set.
         """
         folders = []
         for split in sorted(set(splits)):
@@ -128,11 +128,11 @@ class Cache:
             if file.startswith(tuple(folders))
         }
         known = [sorted(used.items()), self.header.classnames, self.header.logit_scale]
-        return digest(json.dumps(known).encode())[:12]
+        return sha256(json.dumps(known).encode())[:12]
 
-    def failures(self) -> dict[str, list[Failure]]:
+    def failures(self) -> dict[str, list[FailedRow]]:
         """Rows without an embedding: split -> [(row, Status, reason)]."""
-        found: dict[str, list[Failure]] = {split: [] for split in self.header.rows}
+        found: dict[str, list[FailedRow]] = {split: [] for split in self.header.rows}
         for chunk in self.header.chunks():
             if chunk.unit in self.journal:
                 found[chunk.split] += self.journal[chunk.unit].failures

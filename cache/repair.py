@@ -20,18 +20,18 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, parse_journal
 from mma.cache.killpoint import step
-from mma.cache.layout import ManifestSplit, lay_out, lay_out_text
+from mma.cache.layout import ManifestSplit, lay_out_arrays, lay_out_text
 from mma.cache.lock import CacheLock
 from mma.cache.root import ROOT, TEXT
 from mma.cache.schema import Header
-from mma.cache.verify import Checked, Fault, verify
+from mma.cache.verify import Fault, VerifyReport, verify
 from mma.cache.writer import CacheWriter, draft_folder
 
 Manifest = Callable[[Header], Mapping[str, ManifestSplit]]  # labels and paths, from the data set
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairReport:
     """What `mend` did, and what is left to compute."""
 
     faults: list[Fault]
@@ -45,7 +45,7 @@ def mend(
     manifest: Manifest | None = None,
     copy: Path | None = None,
     can_compute: Callable[[Header, bool], None] | None = None,
-) -> Mended:
+) -> RepairReport:
     """Repair what can be repaired without a model.
 
     `copy` is another copy of the same cache, `manifest` gives labels and paths where those are damaged. CacheError
@@ -72,10 +72,10 @@ def mend(
         to_compute = [chunk.unit for chunk in writer.pending()] + [TEXT + name for name in writer.pending_text()]
         if not to_compute:
             writer.finish()
-        return Mended(checked.faults, restored, to_compute, writer.complete)
+        return RepairReport(checked.faults, restored, to_compute, writer.complete)
 
 
-def _mend_top(path: Path, checked: Checked) -> list[str]:
+def _mend_top(path: Path, checked: VerifyReport) -> list[str]:
     """Write the root and the journals as they must have been."""
     if checked.root is None:
         raise CacheError(f"{path} has no root")
@@ -100,18 +100,18 @@ def _restore_from(writer: CacheWriter, copy: CacheFiles, file: str) -> bool:
     return True
 
 
-def _mend_layout(writer: CacheWriter, checked: Checked, left: list[Fault], manifest: Manifest | None) -> list[str]:
+def _mend_layout(writer: CacheWriter, checked: VerifyReport, left: list[Fault], manifest: Manifest | None) -> list[str]:
     """Make descriptions of arrays again, and labels and paths, and put those in place that are damaged."""
     contents = [f.file for f in left if f.unit == MANIFEST and not f.file.endswith(ROOT)]
     if contents and manifest is None:
         raise CacheError(
             f"{writer.path}: {contents[0]} is damaged, and needs the data set ({writer.header.dataset}): "
-            "give --dataset, or --from with another copy of the cache"
+            "give that, or another copy of the cache"
         )
     draft = draft_folder(writer.path)
     try:
         root = zarr.open_group(draft, mode="w")
-        lay_out(root, writer.header, manifest(writer.header) if contents and manifest else None)
+        lay_out_arrays(root, writer.header, manifest(writer.header) if contents and manifest else None)
         header = writer.header
         for unit, entry in parse_journal(checked.journal)[0].items():
             if unit.startswith(TEXT):

@@ -16,9 +16,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
-from mma.cache.journal import MANIFEST, Entry
+from mma.cache.journal import MANIFEST, JournalEntry
 from mma.cache.schema import SCHEMA, Header
 
 ROOT = "zarr.json"
@@ -35,7 +35,7 @@ class Root:
     journal: dict[str, Any] | None
 
     @classmethod
-    def of(cls, entries: dict[str, Entry], journal: bytes, *, complete: bool) -> Root:
+    def of(cls, entries: dict[str, JournalEntry], journal: bytes, *, complete: bool) -> Root:
         """The root that a journal implies. CacheError where the journal has no header."""
         if MANIFEST not in entries:
             raise CacheError("the journal has no header")
@@ -71,11 +71,11 @@ class Root:
 
 
 def seal(journal: bytes) -> dict[str, Any]:
-    """What the root says of a journal."""
-    return {"bytes": len(journal), "sha256": digest(journal)}
+    """What the root stores about a journal: its length in bytes and its SHA-256."""
+    return {"bytes": len(journal), "sha256": sha256(journal)}
 
 
 def _document(attributes: dict[str, Any]) -> bytes:
-    checksum = digest(json.dumps(attributes).encode())
+    checksum = sha256(json.dumps(attributes).encode())
     group = {"zarr_format": 3, "node_type": "group", "attributes": {**attributes, "sha256": checksum}}
     return json.dumps(group, indent=2).encode() + b"\n"

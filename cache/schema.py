@@ -175,7 +175,7 @@ def check_name(kind: str, name: str) -> str:
 
 
 def fingerprint_diff(stored: Fingerprint, wanted: Fingerprint) -> list[str]:
-    """How two fingerprints differ, one line an entry: `model: ViT-B-16 (stored), ViT-L-14 (asked for)`."""
+    """How two fingerprints differ, one line per entry: `model: ViT-B-16 (stored), ViT-L-14 (asked for)`."""
 
     def short(value: object) -> str:
         text = "none" if value is None else str(value)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from mma.cache.durable import PARTIAL, digest
+from mma.cache.durable import PARTIAL, sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
-from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, parse_journal
+from mma.cache.journal import JOURNAL, MANIFEST, SPARE, JournalEntry, parse_journal
 from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import CONTENT, Chunk, Header, Status
 
@@ -44,7 +44,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Checked:
+class VerifyReport:
     """What `verify` found."""
 
     faults: list[Fault]
@@ -58,7 +58,7 @@ class Checked:
     journal: bytes = field(default=b"", repr=False)  # what the journal is, or must have been
 
 
-def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None) -> Checked:
+def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None) -> VerifyReport:
     """Read every file of a cache, on a disk or behind a URL; `advance` hears of every file's bytes.
 
     CacheError only where there is no cache, or where root and journal are both lost.
@@ -72,7 +72,7 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
     if root.complete:
         faults += [Fault(unit, unit, "is not in the journal") for unit in chunks if unit not in done]
 
-    def check(entry: Entry) -> list[Fault]:
+    def check(entry: JournalEntry) -> list[Fault]:
         found = list(_unit_faults(files, entry, root.header, chunks.get(entry.unit)))
         advance(sum(sizes.get(file, 0) for file in entry.files))
         return found
@@ -83,7 +83,7 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
     known = {ROOT, JOURNAL, SPARE, *(file for entry in entries.values() for file in entry.files)}
     leftover = ("image/", TEXT) if not root.complete else ()  # of a crash: written again, or swept
     strangers = [f for f in sizes if f not in known and not f.endswith(PARTIAL) and not f.startswith(leftover)]
-    return Checked(
+    return VerifyReport(
         faults=faults,
         strangers=strangers,
         complete=root.complete,
@@ -172,7 +172,7 @@ def _journal_faults(root: Root, read: Mapping[str, bytes | None], why: Mapping[s
     return faults
 
 
-def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk | None) -> Iterator[Fault]:
+def _unit_faults(files: CacheFiles, entry: JournalEntry, header: Header, chunk: Chunk | None) -> Iterator[Fault]:
     rows = (chunk.start, chunk.stop) if chunk else None
     found: dict[str, bytes] = {}
     for name, checksum in entry.files.items():
@@ -183,7 +183,7 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
             continue
         if data is None:
             yield Fault(entry.unit, name, "is missing", rows)
-        elif digest(data) != checksum:
+        elif sha256(data) != checksum:
             yield Fault(entry.unit, name, "is not what was written", rows)
         else:
             found[name] = data
@@ -194,7 +194,7 @@ def _unit_faults(files: CacheFiles, entry: Entry, header: Header, chunk: Chunk |
             yield Fault(entry.unit, next(iter(entry.files)), what, rows)
 
 
-def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, data: Mapping[str, bytes]) -> str | None:
+def _chunk_fault(header: Header, chunk: Chunk, entry: JournalEntry, data: Mapping[str, bytes]) -> str | None:
     """Whether values, status and journal agree row by row; `data` is the file of each array."""
     count = chunk.stop - chunk.start
     rows = min(header.chunk, header.rows[chunk.split])  # of a whole chunk; the last one is padded
@@ -212,7 +212,7 @@ def _chunk_fault(header: Header, chunk: Chunk, entry: Entry, data: Mapping[str, 
     return None
 
 
-def _layout_fault(header: Header, entry: Entry, found: Mapping[str, bytes]) -> str | None:
+def _layout_fault(header: Header, entry: JournalEntry, found: Mapping[str, bytes]) -> str | None:
     """Whether the arrays are those of the header."""
     shapes: dict[str, tuple[list[int], str]] = {}
     for split, rows in header.rows.items():

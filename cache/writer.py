@@ -23,12 +23,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mma.cache.durable import PARTIAL, digest, holds, read_file, sync, sync_files, sync_tree, write_whole
+from mma.cache.durable import PARTIAL, holds, read_file, sha256, sync, sync_files, sync_tree, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
-from mma.cache.journal import JOURNAL, MANIFEST, SPARE, Entry, Failure, Journal
+from mma.cache.journal import JOURNAL, MANIFEST, SPARE, FailedRow, Journal, JournalEntry
 from mma.cache.killpoint import step
-from mma.cache.layout import ManifestSplit, array, lay_out, lay_out_text
+from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_text
 from mma.cache.lock import CacheLock
 from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import CONTENT, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
@@ -55,11 +55,11 @@ class CacheWriter:
                 raise CacheError(f"{path} exists already")
             draft = draft_folder(path)
             with step("create.draft"):
-                lay_out(zarr.open_group(draft, mode="w"), header, manifest)
+                lay_out_arrays(zarr.open_group(draft, mode="w"), header, manifest)
                 files = [f.relative_to(draft).as_posix() for f in sorted(draft.rglob("*")) if f.is_file()]
                 files.remove(ROOT)  # it changes as the cache grows, and vouches for itself
                 journal = Journal(draft)
-                journal.append(Entry(MANIFEST, checksums(draft, files), about=header.to_attributes()))
+                journal.append(JournalEntry(MANIFEST, checksums(draft, files), about=header.to_attributes()))
                 root = Root.of(journal.entries, journal.read(), complete=False)
                 (draft / ROOT).write_bytes(root.to_bytes())
                 sync_tree(draft)
@@ -83,12 +83,12 @@ class CacheWriter:
             differences = fingerprint_diff(stored.fingerprint, header.fingerprint)
             if differences:
                 raise CacheError(
-                    f"{path} was made differently; choose another --cache, or delete it:\n  " + "\n  ".join(differences)
+                    f"{path} was made differently; choose another place, or delete it:\n  " + "\n  ".join(differences)
                 )
             free = ("chunk", "batch", "notes", "source", "version")
             if replace(stored, **{name: getattr(header, name) for name in free}) != header:
                 raise CacheError(
-                    f"{path} has the same fingerprint but another layout: delete it, or choose another --cache"
+                    f"{path} has the same fingerprint but another layout: delete it, or choose another place"
                 )
             return cls(path, stored, lock).recover()
         except BaseException:
@@ -138,9 +138,9 @@ class CacheWriter:
         }
         return {name: (list(a["templates"]), a.get("texts", filled[name])) for name, a in lost.items()}
 
-    def failures(self) -> dict[str, list[Failure]]:
+    def failures(self) -> dict[str, list[FailedRow]]:
         """The rows that have no embedding, by split."""
-        found: dict[str, list[Failure]] = {split: [] for split in self.header.rows}
+        found: dict[str, list[FailedRow]] = {split: [] for split in self.header.rows}
         for chunk in self.header.chunks():
             entry = self._journal.entries.get(chunk.unit)
             found[chunk.split] += entry.failures if entry else []
@@ -150,7 +150,7 @@ class CacheWriter:
         self,
         chunk: Chunk,
         embedding: NDArray[np.floating],
-        failures: Sequence[Failure] = (),
+        failures: Sequence[FailedRow] = (),
         content: NDArray[np.uint8] | None = None,
     ) -> None:
         """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN.
@@ -179,7 +179,7 @@ class CacheWriter:
             sync_files(self.path, files.values())
         for name in files:
             self._must_read(f"image/{chunk.split}/{name}", rows, values[name])
-        self._record(Entry(chunk.unit, checksums(self.path, files.values()), failures))
+        self._record(JournalEntry(chunk.unit, checksums(self.path, files.values()), failures))
 
     def write_text(
         self,
@@ -211,7 +211,7 @@ class CacheWriter:
         about: dict[str, object] = {"templates": list(templates)}
         if texts is not None and [list(of_class) for of_class in texts] != self._filled(templates):
             about["texts"] = [list(of_class) for of_class in texts]
-        self._record(Entry(unit, checksums(self.path, files), about=about))
+        self._record(JournalEntry(unit, checksums(self.path, files), about=about))
         self._publish(complete=self.complete)
 
     def finish(self) -> None:
@@ -228,18 +228,18 @@ class CacheWriter:
         for unit in units:
             if self._done(unit):
                 entry = self._journal.entries[unit]
-                self._record(Entry(unit, {}, about={**entry.about, "was": dict(entry.files)}))
+                self._record(JournalEntry(unit, {}, about={**entry.about, "was": dict(entry.files)}))
         self.recover()
 
     def restore(self, file: str, data: bytes) -> None:
-        """Replace a damaged file by the bytes that the journal has of it. CacheError where these are others."""
-        if not any(entry.files.get(file) == digest(data) for entry in self._journal.entries.values()):
+        """Replace a damaged file by what it was. CacheError where `data` has not the checksum that the journal has."""
+        if not any(entry.files.get(file) == sha256(data) for entry in self._journal.entries.values()):
             raise CacheError(f"{self.path}: {file} would not come out as it was: the journal has another checksum")
         self._lock.check()
         with step("repair.restore"):
             write_whole(self.path / file, data)
 
-    def _texts(self) -> dict[str, Entry]:
+    def _texts(self) -> dict[str, JournalEntry]:
         return {
             unit.removeprefix(TEXT): entry for unit, entry in self._journal.entries.items() if unit.startswith(TEXT)
         }
@@ -258,7 +258,7 @@ class CacheWriter:
         if read.tobytes() != np.ascontiguousarray(written).tobytes():
             raise CacheError(f"{self.path}: {name} does not read back as written: check the disk and the memory")
 
-    def _record(self, entry: Entry) -> None:
+    def _record(self, entry: JournalEntry) -> None:
         self._lock.check()
         if entry.done and entry.unit in self._journal.entries:
             was = self._journal.entries[entry.unit].about.get("was")
@@ -310,7 +310,7 @@ def draft_folder(path: Path) -> Path:
 
 def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a cache."""
-    return {file: digest(read_file(cache / file)) for file in files}
+    return {file: sha256(read_file(cache / file)) for file in files}
 
 
 def _stored_root(path: Path) -> Root:

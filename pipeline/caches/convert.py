@@ -22,17 +22,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mma.cache import CacheError, Found
+from mma.cache import CacheError, FoundEmbeddings
 
 
-def tip_adapter(folder: Path, shots: int | None, classnames: Sequence[str] | None) -> tuple[Found, list[Path]]:
+def tip_adapter(
+    folder: Path, shots: int | None, classnames: Sequence[str] | None
+) -> tuple[FoundEmbeddings, list[Path]]:
     """A Tip-Adapter cache folder: the support of `shots`, or of the only one there, and the rows of test and val."""
     keys = sorted(folder.glob("keys_*shots.pt"))
     found = {int(m[1]): file for file in keys if (m := re.fullmatch(r"keys_(\d+)shots\.pt", file.name))}
     if not found:
         raise CacheError(f"{folder} has no keys_<K>shots.pt")
     if shots is None and len(found) > 1:
-        raise CacheError(f"{folder} has supports of {', '.join(map(str, sorted(found)))} shots: choose with --shots")
+        raise CacheError(f"{folder} has supports of {', '.join(map(str, sorted(found)))} shots: choose with `shots=K`")
     chosen = shots if shots is not None else next(iter(found))
     if chosen not in found:
         raise CacheError(f"{folder} has no support of {chosen} shots; it has {', '.join(map(str, sorted(found)))}")
@@ -47,10 +49,10 @@ def tip_adapter(folder: Path, shots: int | None, classnames: Sequence[str] | Non
     if len(tensors) == 6:
         image, label = _with_val(image, label, tensors[4], tensors[5])
     note = f"the support of {chosen} shots: unit means over Tip-Adapter's augmented views"
-    return Found(_one_type(image), label, _names(classnames, values.shape[1], folder), notes=[note]), files
+    return FoundEmbeddings(_one_type(image), label, _names(classnames, values.shape[1], folder), notes=[note]), files
 
 
-def clip_benchmark(folder: Path, classnames: Sequence[str] | None) -> tuple[Found, list[Path]]:
+def clip_benchmark(folder: Path, classnames: Sequence[str] | None) -> tuple[FoundEmbeddings, list[Path]]:
     """A folder of features_<split>.pt and targets_<split>.pt."""
     there = [split for split in ("train", "val", "test") if (folder / f"features_{split}.pt").exists()]
     if not there:
@@ -65,10 +67,10 @@ def clip_benchmark(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
     image = _one_type(dict(zip(named, tensors[::2], strict=True)))
     label = dict(zip(named, tensors[1::2], strict=True))
     classes = 1 + max(int(rows.max()) for rows in label.values() if rows.size)
-    return Found(image, label, _names(classnames, classes, folder), notes=notes), files
+    return FoundEmbeddings(image, label, _names(classnames, classes, folder), notes=notes), files
 
 
-def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Found, list[Path]]:
+def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[FoundEmbeddings, list[Path]]:
     """clip-retrieval's embeddings, with classes and splits from the metadata's columns, or from the images' folders."""
     try:
         import pyarrow.parquet as parquet
@@ -96,12 +98,14 @@ def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
     unknown = sorted(set(labels) - set(names))
     if unknown or len(names) < 2:
         such = ", ".join(map(repr, (unknown or names)[:5]))
-        raise CacheError(f"{folder}: the metadata gives the classes {such}: give a column `label`, or --classnames")
+        raise CacheError(
+            f"{folder}: the metadata gives the classes {such}: give a column `label`, or `classnames=FILE`"
+        )
     split = np.array([str(row.get("split") or _split_of(path)) for row, path in zip(rows, where, strict=True)])
     label = np.array([names.index(name) for name in labels], np.int32)
     chosen = {name: np.flatnonzero(split == name) for name in sorted(set(split.tolist()))}
     return (
-        Found(
+        FoundEmbeddings(
             image={name: image[rows_] for name, rows_ in chosen.items()},
             label={name: label[rows_] for name, rows_ in chosen.items()},
             classnames=names,
@@ -112,7 +116,7 @@ def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
 
 
 def read_classnames(file: Path | None) -> list[str] | None:
-    """Class names, one a line."""
+    """Class names, one per line. CacheError for a file that cannot be read."""
     if file is None:
         return None
     try:

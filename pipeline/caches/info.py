@@ -13,7 +13,7 @@ from mma.cache import Cache, Status, open_cache
 from mma.pipeline.console import Cell, show_pairs
 from mma.pipeline.progress import size
 
-SHOWN = 20  # failed images listed; --json has all
+SHOWN = 20  # failed images listed; cache_info_json has all
 
 
 def show_cache_info(location: str, console: Console) -> None:
@@ -45,7 +45,7 @@ def show_cache_info(location: str, console: Console) -> None:
         for row in failed[:SHOWN]:
             console.print(f"  {row['path']}: {row['status']}, {row['reason']}")
         if len(failed) > SHOWN:
-            console.print(f"  and {len(failed) - SHOWN} more (--json lists all)")
+            console.print(f"  and {len(failed) - SHOWN} more (`mma cache info --json` lists all)")
 
 
 def cache_info_json(location: str) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, Mended, fingerprint_diff, mend, open_cache
+from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, RepairReport, fingerprint_diff, mend, open_cache
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.changes import find_changes
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.header import (
-    load_model,
+    load_chosen_clip,
     make_encoding,
     make_header,
     manifest_hash,
@@ -33,7 +33,7 @@ from mma.pipeline.errors import UsageError
 EVERY = 2**63  # failures allowed: those that were there before
 
 
-def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> Mended:
+def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> RepairReport:
     """Repair a cache so that it ends with the bytes it had.
 
     `given` are settings of `mma embed` (dataset, root, model, ...) where those that made the cache no longer hold;
@@ -80,7 +80,7 @@ class _Means:
 
     @cached_property
     def clip(self) -> FrozenClip:
-        return load_model(self.settings)
+        return load_chosen_clip(self.settings)
 
     @cached_property
     def wanted(self) -> Header:
@@ -141,8 +141,8 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
     """The settings that the cache was made with, and what is said otherwise."""
     if not header.source and "dataset" not in chosen:
         raise UsageError(
-            f"{header.dataset} was imported: import it again beside, and repair with --from that copy; "
-            "or give --dataset and --model"
+            f"{header.dataset} was imported: import it again beside, and repair `from=THAT_COPY`; "
+            "or give `dataset=NAME` and `model=NAME`"
         )
     source = {**header.source, "root": Path(header.source["root"]) if header.source.get("root") else None}
     about = header.fingerprint
@@ -169,4 +169,4 @@ def _dataset(settings: EmbedSettings) -> Dataset:
     try:
         return load_dataset(settings)
     except UsageError as error:
-        raise UsageError(f"the images are needed, and not where they were ({error}): give --dataset") from error
+        raise UsageError(f"the images are needed, and not where they were ({error}): give `dataset=NAME`") from error

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from mma.pipeline.cli.console import AsJson, stdout
-from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.groups import Command, CommandGroup
 
 NAMED = "A name that `mma adapters` lists, or FILE.py:CLASS."
 
 
-class ShowByDefault(Group):
+class ShowByDefault(CommandGroup):
     """A group in which what is no command is the name of an adapter to show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -12,11 +12,11 @@ import typer
 from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stderr, stdout
-from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.groups import Command, CommandGroup
 
 cache_app = typer.Typer(
     name="cache",
-    cls=Group,
+    cls=CommandGroup,
     help="Look at caches, check and mend them, exchange them with other programs.",
     no_args_is_help=True,
 )
@@ -51,7 +51,7 @@ def cache_repair(
     model: Annotated[str | None, typer.Option(help="As for embed.", show_default="as embedded")] = None,
     pretrained: Annotated[str | None, typer.Option(help="As for embed.", show_default="as embedded")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one a core")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one per core")] = None,
 ) -> None:
     """Bring a damaged cache back to the bytes it had; computes again only what is damaged."""
     from mma.pipeline.caches.repair import repair_cache
@@ -105,7 +105,9 @@ def cache_import(
     tip_adapter: Annotated[Path | None, typer.Option(help="A folder of keys_*.pt, values_*.pt, test_*.pt.")] = None,
     clip_benchmark: Annotated[Path | None, typer.Option(help="A folder of features_*.pt, targets_*.pt.")] = None,
     clip_retrieval: Annotated[Path | None, typer.Option(help="A folder of img_emb/ and metadata/.")] = None,
-    classnames: Annotated[Path | None, typer.Option(help="A file of class names, one a line, in label order.")] = None,
+    classnames: Annotated[
+        Path | None, typer.Option(help="A file of class names, one per line, in label order.")
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Which support of a Tip-Adapter folder.")] = None,
     logit_scale: Annotated[float, typer.Option(help="exp(logit_scale) of the model.")] = 100.0,
     prompts: Annotated[str, typer.Option(help="Name of the prompt set.")] = "default",

@@ -14,6 +14,8 @@ from rich.markup import escape
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, default_text, fields_of, groups
 
+WIDEST = 20  # letters of choices that stand beside an option; its help tells more
+
 
 def parameters_of(settings: type) -> list[inspect.Parameter]:
     """The options of a settings object as typer takes them: keyword-only parameters, grouped in the help."""
@@ -46,8 +48,10 @@ def chosen(kind: type, given: Mapping[str, Any], **more: Any) -> Any:
 
 
 def as_flags(message: str) -> str:
-    """A message in which options are written `shots=4`, as this command line has them: --shots 4."""
-    return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}", message)
+    """A message in which options are written `shots=4` and `update=True`, as this command line has them: --shots 4 and
+    --update.
+    """
+    return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}".removesuffix(" True"), message)
 
 
 def as_factors(message: str, settings: type) -> str:
@@ -102,11 +106,10 @@ def _parameter(field: Field) -> inspect.Parameter:
         words = (flag,)
         kind = list[str] if field.several and not option.read else str  # values are read in one place: options.py
         kind = kind if field.default is MISSING else kind | None
-    told, choices = default_text(field), ", ".join(option.choices)
-    unsaid = f" One of {choices}." if not all(choice in option.help for choice in option.choices) else ""
+    told = default_text(field)
     info = typer.Option(
         *words,
-        help=escape(option.help + unsaid + (f" Default: {told}." if told else "")),
+        help=escape(f"{option.help} Default: {told}." if told else option.help),
         rich_help_panel=option.group,
         show_default=False,
         metavar=_metavar(field),
@@ -118,4 +121,7 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 
 def _metavar(field: Field) -> str:
+    words = "|".join(field.option.choices)
+    if words and len(words) <= WIDEST:
+        return words
     return {bool: "", int: "INT", float: "FLOAT", str: "TEXT"}.get(field.kind, "PATH")

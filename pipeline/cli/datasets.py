@@ -10,14 +10,14 @@ import typer
 from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stdout
-from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.console import Column, show_table
 
 SHORT = 20  # letters; longer ways to get a data set are told by `check`
 
 datasets_app = typer.Typer(
     name="datasets",
-    cls=Group,
+    cls=CommandGroup,
     help="Which data sets are known, and whether one is complete.",
     invoke_without_command=True,
 )
@@ -60,13 +60,13 @@ def check(
     json: AsJson = False,
 ) -> None:
     """Is a data set complete; if not, what is missing, and where do people get it. Exit code 1 where it is not."""
-    from mma.pipeline.datasets import DATA, Source, entries, find_dataset
+    from mma.pipeline.datasets import DATA, Lookup, entries, find_dataset
     from mma.pipeline.datasets.check import check_own, check_published
 
     if name in entries():
         report = check_published(entries()[name], root or DATA)
     else:
-        report = check_own(name, find_dataset(name, Source(root)), content)
+        report = check_own(name, find_dataset(name, Lookup(root)), content)
     if json:
         fields = {"name": report.name, "where": report.where, "found": report.found, "missing": report.missing}
         print(json_module.dumps({**fields, "complete": report.complete, "get": report.get}, indent=2))

@@ -17,7 +17,7 @@ class Command(TyperCommand):
         return _plain_flags(super().get_params(ctx))
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """The same for a group; its commands are in the order in which a user meets them."""
 
     def get_params(self, ctx: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.datasets import datasets_app
-from mma.pipeline.cli.groups import Command, Group
+from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.cli.report import report
 from mma.pipeline.cli.using import export, predict
@@ -29,7 +29,7 @@ from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
 app = typer.Typer(
     name="mma",
-    cls=Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",

@@ -18,7 +18,7 @@ DATA = Path("data")  # the root where none is given
 
 
 @dataclass(frozen=True)
-class Source:
+class Lookup:
     """Where a data set may be found, and how."""
 
     root: Path | None = None  # the folder below which data sets lie; for a manifest, below which its paths are
@@ -39,7 +39,7 @@ def cache_name(name: str, limit: int | None) -> str:
     return name if limit is None else f"{name}-limit{limit}"
 
 
-def find_dataset(name: str, source: Source, console: Console | None = None) -> Dataset:
+def find_dataset(name: str, lookup: Lookup, console: Console | None = None) -> Dataset:
     """The data set called `name`, or one's own at that path. Raises UsageError, or WorkError where a download fails.
 
     A download is shown on `console`, or not at all.
@@ -52,42 +52,42 @@ def find_dataset(name: str, source: Source, console: Console | None = None) -> D
 
         quiet = console or Console(quiet=True)
         return published(
-            entries()[name], source.root or DATA, source.seed, source.follow_links, quiet if source.download else None
+            entries()[name], lookup.root or DATA, lookup.seed, lookup.follow_links, quiet if lookup.download else None
         )
     if name == "shapes":
         from mma.pipeline.datasets.shapes import shapes
 
-        return shapes(source.seed)
+        return shapes(lookup.seed)
     if name.startswith("hf:"):
         from mma.pipeline.datasets.hub import hub
 
-        return hub(name.removeprefix("hf:"), source.seed)
+        return hub(name.removeprefix("hf:"), lookup.seed)
     path = expanded(name)
     if path.exists():
-        return _own(path, source)
+        return _own(path, lookup)
     if re.search(r"[/\\.~]", name):
         raise UsageError(f"there is no folder {name}, and no file: check the path")
     raise UsageError(f"unknown data set {name!r}, and no folder of that name: {nearest(name, known())}")
 
 
-def _own(path: Path, source: Source) -> Dataset:
+def _own(path: Path, lookup: Lookup) -> Dataset:
     """One's own data, by what lies at the path."""
     from mma.pipeline.datasets import folder, hub, manifest, shards
 
     if path.is_file():
         if path.suffix.lower() in manifest.SUFFIXES:
-            return manifest.manifest(path, source.root, source.seed, source.follow_links)
+            return manifest.manifest(path, lookup.root, lookup.seed, lookup.follow_links)
         if path.suffix.lower() == ".tar":
-            return shards.shards(path, source.seed)
+            return shards.shards(path, lookup.seed)
         raise UsageError(
             f"{path} is not a kind of data set that is known: a folder of images, a manifest "
             f"({', '.join(sorted(manifest.SUFFIXES))}), .tar shards; a compressed tar is to be decompressed first"
         )
     if hub.is_saved(path):
-        return hub.hub(str(path), source.seed)
+        return hub.hub(str(path), lookup.seed)
     if shards.find_shards(path):
-        return shards.shards(path, source.seed)
-    return folder.folder(path, source.seed, source.follow_links)
+        return shards.shards(path, lookup.seed)
+    return folder.folder(path, lookup.seed, lookup.follow_links)
 
 
-__all__ = ["Dataset", "Pixels", "Source", "Split", "cache_name", "entries", "find_dataset", "imagenet_labels", "known"]
+__all__ = ["Dataset", "Lookup", "Pixels", "Split", "cache_name", "entries", "find_dataset", "imagenet_labels", "known"]

@@ -37,7 +37,7 @@ class CoopSplit:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One published data set."""
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
     reader: str  # how its own annotations are read: a name in `readers.READERS`, or "cifar"
     counts: Mapping[str, int]  # of the official splits; empty where there are none
     classes: Mapping[str, str]  # as the data set writes it -> name in prompts, in label order
-    proof: str = ""  # path below the images that shows that they are they
+    proof: str = ""  # path below the images' folder that must be there
     needs: Sequence[str] = ()  # annotation files, below the folder
     split_folders: Mapping[str, str] | None = None  # split -> folder of class folders
     files: int = 0  # images of a complete copy
@@ -73,11 +73,11 @@ class Entry:
     @property
     def how_to_get(self) -> str:
         """One line on where it comes from."""
-        return self.get or f"`--download` fetches it, or see {self.source}"
+        return self.get or f"`mma embed --dataset {self.name}` downloads it, or see {self.source}"
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, CatalogEntry]:
     """Every published data set that is known, by name."""
     folder = resources.files("mma.pipeline.datasets").joinpath("entries")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
@@ -94,13 +94,13 @@ def imagenet_labels(name: str) -> list[int]:
     return [known.index(wnid) for wnid in wanted.classes]
 
 
-def _entry(name: str, given: Mapping[str, Any], raw: Mapping[str, Mapping[str, Any]]) -> Entry:
+def _entry(name: str, given: Mapping[str, Any], raw: Mapping[str, Mapping[str, Any]]) -> CatalogEntry:
     fields = {key: value for key, value in given.items() if key not in ("classes_of", "subset", "numbered")}
     if "classes_of" in given:
         fields["classes"] = _borrowed(raw[given["classes_of"]]["classes"], given)
     fields["coop"] = CoopSplit(**given["coop"]) if "coop" in given else None
     fields["archives"] = tuple(Archive(**archive) for archive in given.get("archives", ()))
-    return Entry(name=name, **{"counts": {}, **fields})
+    return CatalogEntry(name=name, **{"counts": {}, **fields})
 
 
 def _borrowed(classes: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:

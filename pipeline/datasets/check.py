@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mma.pipeline.datasets.base import Dataset
-from mma.pipeline.datasets.catalog import Entry
-from mma.pipeline.datasets.folder import SUFFIXES, Files
+from mma.pipeline.datasets.catalog import CatalogEntry
+from mma.pipeline.datasets.folder import SUFFIXES, FileSplit
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.datasets.names import real_path
 from mma.pipeline.datasets.published import coop_file, find_place, lacking
@@ -24,7 +24,7 @@ SHOWN = 5  # of what is missing, by name
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What a check found."""
 
     name: str
@@ -39,15 +39,15 @@ class Report:
         return not self.missing
 
 
-def check_published(entry: Entry, root: Path) -> Report:
+def check_published(entry: CatalogEntry, root: Path) -> CheckReport:
     """Look for a published data set below `root`. UsageError where its split file is damaged."""
     place = find_place(entry, root)
     if place is None:
         wanted = " or ".join(
             str(root / folder / images) for folder in entry.folders[:2] for images in entry.images[:1] or ["."]
         )
-        return Report(entry.name, str(root), missing=[f"the images: looked for {wanted}"], get=entry.how_to_get)
-    report = Report(entry.name, str(place.base), missing=lacking(place), get=entry.how_to_get)
+        return CheckReport(entry.name, str(root), missing=[f"the images: looked for {wanted}"], get=entry.how_to_get)
+    report = CheckReport(entry.name, str(place.base), missing=lacking(place), get=entry.how_to_get)
     files = coop_file(place)
     if files is not None:
         read = read_split_file(files, place.images)
@@ -61,21 +61,21 @@ def check_published(entry: Entry, root: Path) -> Report:
     return report
 
 
-def check_own(name: str, dataset: Dataset, content: bool) -> Report:
-    """Look at one's own data: are all files there; with `content`, is any file there twice. Reads the latter only."""
-    report = Report(name, name)
+def check_own(name: str, dataset: Dataset, content: bool) -> CheckReport:
+    """Check one's own data: whether every file is there and, with `content`, whether two files have the same bytes."""
+    report = CheckReport(name, name)
     for split, rows in dataset.splits.items():
         counts = np.bincount(rows.labels, minlength=len(dataset.classnames))
         report.found.append(f"{split}: {len(rows.labels):,} images, {counts.min():,} to {counts.max():,} a class")
     report.found += dataset.notes
-    files = {split: rows for split, rows in dataset.splits.items() if isinstance(rows, Files)}
+    files = {split: rows for split, rows in dataset.splits.items() if isinstance(rows, FileSplit)}
     _add_missing(report, "files", _absent(files.values()))
     if content:
         report.found += _twins(files)
     return report
 
 
-def _count_images(place: Place, report: Report) -> None:
+def _count_images(place: Place, report: CheckReport) -> None:
     entry = place.entry
     if entry.class_folders:
         tops = [place.images / folder for folder in (entry.split_folders or {"": "."}).values()]
@@ -91,13 +91,13 @@ def _count_images(place: Place, report: Report) -> None:
         report.missing.append(f"{entry.files - count:,} of {entry.files:,} images")
 
 
-def _add_missing(report: Report, what: str, absent: list[str]) -> None:
+def _add_missing(report: CheckReport, what: str, absent: list[str]) -> None:
     if absent:
         more = ", ..." if len(absent) > SHOWN else ""
         report.missing.append(f"{len(absent):,} {what}: {', '.join(absent[:SHOWN])}{more}")
 
 
-def _absent(splits: Iterable[Files]) -> list[str]:
+def _absent(splits: Iterable[FileSplit]) -> list[str]:
     """Paths of rows that are not on the disk; every folder is listed once."""
     listed: dict[str, set[str]] = {}
     absent = []
@@ -129,7 +129,7 @@ def _images_below(folder: str) -> int:
         return 0
 
 
-def _twins(files: dict[str, Files]) -> list[str]:
+def _twins(files: dict[str, FileSplit]) -> list[str]:
     """Files of the same bytes, within splits and across them. Only files of the same length are read."""
     by_size: dict[int, list[tuple[str, Path]]] = {}
     for split, rows in files.items():

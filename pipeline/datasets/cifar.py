@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torchvision import datasets as torchvision_datasets
 
 from mma.pipeline.datasets.base import NO_FILE, Pixels, Stamp, no_stamps
-from mma.pipeline.datasets.catalog import Entry
+from mma.pipeline.datasets.catalog import CatalogEntry
 from mma.pipeline.errors import UsageError
 from mma.pipeline.regular_files import open_regular
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ArraySplit:
     """A split that is one array of pixels."""
 
     pixels: NDArray[np.uint8]  # [N, H, W, 3]
@@ -32,7 +32,7 @@ class Arrays:
         return NO_FILE
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return no_stamps(len(self.paths))
 
     def read(self, row: int) -> Pixels:
@@ -41,7 +41,7 @@ class Arrays:
         return pixels
 
 
-def cifar_splits(entry: Entry, root: Path) -> dict[str, Arrays]:
+def cifar_splits(entry: CatalogEntry, root: Path) -> dict[str, ArraySplit]:
     """50,000 train and 10,000 test images of 32 x 32, from the folder of batches below `root`. Raises UsageError."""
     kind = {"cifar10": torchvision_datasets.CIFAR10, "cifar100": torchvision_datasets.CIFAR100}[entry.name]
     where = root / entry.folders[0]
@@ -56,5 +56,5 @@ def cifar_splits(entry: Entry, root: Path) -> dict[str, Arrays]:
         if list(data.classes) != list(entry.classes):
             raise UsageError(f"{entry.name} in {where} names other classes: {', '.join(data.classes[:3])}, ...")
         paths = [f"{split}/{row:05d}" for row in range(len(data.targets))]
-        splits[split] = Arrays(data.data, np.array(data.targets, np.int32), paths)
+        splits[split] = ArraySplit(data.data, np.array(data.targets, np.int32), paths)
     return splits

@@ -54,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for."""
+    """How long to wait for a server."""
 
     timeout: float = 30.0  # seconds without a byte until the connection counts as dead
     tries: int = 5  # connections in a row that bring nothing, until a server counts as out of reach

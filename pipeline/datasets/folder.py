@@ -27,7 +27,7 @@ TEMPLATES = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSplit:
     """A split whose rows are files below one folder."""
 
     root: Path
@@ -40,7 +40,7 @@ class Files:
         return stamp_image_file(self.root, self.paths[row])
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return np.array([self.stamp(row) for row in range(len(self.paths))], np.int64).reshape(-1, 3)
 
     def read(self, row: int) -> bytes:
@@ -59,7 +59,7 @@ def folder(path: Path, seed: int, follow_links: bool = False) -> Dataset:
 
 
 def dataset_name(path: Path) -> str:
-    """A name for one's own data, from its path: the folder's or the file's, in [a-z0-9-]; a link's is its own."""
+    """A name for one's own data, in [a-z0-9-]: that of the folder, file or link at the path."""
     own = Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links)
     return re.sub(r"[^a-z0-9]+", "-", (own.name if own.is_dir() else own.stem).lower()).strip("-") or "own"
 
@@ -123,14 +123,14 @@ def image_paths(root: Path, entry: str) -> list[str]:
     return sorted(map(shown_path, found))
 
 
-def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> Files:
-    """One split from its images by class."""
+def files_by_class(root: Path, images: Sequence[Sequence[str]], follow_links: bool) -> FileSplit:
+    """One split, from the paths of the images of each class."""
     labels = np.repeat(np.arange(len(images), dtype=np.int32), [len(rows) for rows in images])
-    return Files(root, [path for rows in images for path in rows], labels, follow_links)
+    return FileSplit(root, [path for rows in images for path in rows], labels, follow_links)
 
 
-def some_rows(files: Files, rows: NDArray[np.int64]) -> Files:
-    """Some rows of a split."""
+def some_rows(files: FileSplit, rows: NDArray[np.int64]) -> FileSplit:
+    """A split of those rows of another."""
     return replace(files, paths=[files.paths[row] for row in rows], labels=files.labels[rows])
 
 
@@ -174,7 +174,7 @@ def _published_splits(path: Path, tops: Sequence[str], follow_links: bool) -> Da
         )
     classes = sorted({entry for top in tops for entry in subfolders(path / top)})
     classnames = clean_names(path, classes)
-    splits: dict[str, Files] = {}
+    splits: dict[str, FileSplit] = {}
     for split in ("train", "val", "test"):
         if split in found:
             images = [image_paths(path, f"{found[split]}/{entry}") for entry in classes]

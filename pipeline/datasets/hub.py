@@ -25,7 +25,7 @@ LABELS = ("label", "labels", "fine_label", "class")
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSplit:
     """A split that is rows of a Hugging Face data set."""
 
     images: Any  # a datasets.Dataset with one column "image" of undecoded files
@@ -46,11 +46,11 @@ class Table:
         return sum(size), max(modified), max(changed)
 
     def stamp(self, row: int) -> Stamp:
-        """That of the files that hold the split."""
+        """The stamp of the files that hold the split, in which a row has none of its own."""
         return self._files
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return np.tile(np.array(self._files, np.int64), (len(self.rows), 1))
 
     def read(self, row: int) -> bytes:
@@ -83,11 +83,11 @@ def hub(name: str, seed: int) -> Dataset:
     if not splits or splits.keys() == {"train"}:
         key = next(iter(found))
         drawn = draw_splits(labels[key], len(classnames), seed)
-        chosen = {s: Table(undecoded[key], rows, labels[key][rows], key) for s, rows in drawn.items()}
+        chosen = {s: TableSplit(undecoded[key], rows, labels[key][rows], key) for s, rows in drawn.items()}
         notes = [drawn_note(seed)]
     elif {"train", "test"} <= splits.keys():
         chosen = {
-            s: Table(undecoded[splits[s][0]], np.arange(len(splits[s][1])), labels[splits[s][0]], splits[s][0])
+            s: TableSplit(undecoded[splits[s][0]], np.arange(len(splits[s][1])), labels[splits[s][0]], splits[s][0])
             for s in ("train", "val", "test")
             if s in splits
         }

@@ -32,7 +32,7 @@ def read_classes(
     ranked = sorted(given, key=int) if numbers else sorted(str(value) for value in given)
     names = clean_names(where, [str(value) for value in ranked])
     label = {value: number for number, value in enumerate(ranked)}
-    note = f"labels are numbers, and so are the names in prompts: put names, one a line, in {names_file}"
+    note = f"labels are numbers, and so are the names in prompts: put names, one per line, in {names_file}"
     return names, np.array([label[value] for value in given], np.int32), [note] if numbers else []
 
 

@@ -1,6 +1,6 @@
 """One's own images by a manifest: CSV, TSV, JSON lines or Parquet with columns path, label and, if wanted, split.
 
-Paths are below the manifest's folder, or below --root where that is given. Rows stay in their order. A million rows are
+Paths are below the manifest's folder, or below `root` where that is given. Rows stay in their order. A million rows are
 a matter of seconds and of some hundred bytes each.
 """
 
@@ -20,7 +20,7 @@ from mma.pipeline.datasets.base import ABSENT, Dataset
 from mma.pipeline.datasets.folder import (
     SPLITS,
     TEMPLATES,
-    Files,
+    FileSplit,
     dataset_name,
     draw_splits,
     drawn_note,
@@ -92,7 +92,7 @@ def manifest(file: Path, root: Path | None, seed: int, follow_links: bool = Fals
     labels = label_of[np.frombuffer(read.value, np.int32)]
     counts = np.bincount(labels, minlength=len(classnames))
     refuse_empty(file, classnames, counts)
-    everything = Files(base, read.paths, labels, follow_links)
+    everything = FileSplit(base, read.paths, labels, follow_links)
     if None in read.splits:
         if len(read.splits) > 1:
             raise UsageError(f"{file} has rows with a split and rows without: fill the column, or leave it out")
@@ -135,7 +135,8 @@ def _refuse_elsewhere(read: _Read, base: Path) -> None:
     """UsageError where not one of the first files is there: the paths are below another folder."""
     if all(stamp_image_file(base, path) == ABSENT for path in read.paths[:PROBED]):
         raise UsageError(
-            f"{read.file}: there is no {base / read.paths[0]}; paths are below the manifest's folder, or below --root"
+            f"{read.file}: there is no {base / read.paths[0]}; paths are below the manifest's folder, or below "
+            "`root=FOLDER`"
         )
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mma.pipeline.datasets.base import Dataset, Split
-from mma.pipeline.datasets.catalog import Entry
-from mma.pipeline.datasets.folder import Files, draw_splits, drawn_note, some_rows
-from mma.pipeline.datasets.readers import Place, Rows, read_annotations
+from mma.pipeline.datasets.catalog import CatalogEntry
+from mma.pipeline.datasets.folder import FileSplit, draw_splits, drawn_note, some_rows
+from mma.pipeline.datasets.readers import ClassedPaths, Place, read_annotations
 from mma.pipeline.datasets.split_file import read_split_file
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.regular_files import read_text
@@ -21,7 +21,7 @@ from mma.pipeline.regular_files import read_text
 NO_VAL = "; no val split is published"
 
 
-def published(entry: Entry, root: Path, seed: int, follow_links: bool, console: Console | None) -> Dataset:
+def published(entry: CatalogEntry, root: Path, seed: int, follow_links: bool, console: Console | None) -> Dataset:
     """A published data set below `root`; `seed` draws splits where none are published.
 
     What is not there is downloaded, and shown on `console`; without one it is refused.
@@ -30,11 +30,11 @@ def published(entry: Entry, root: Path, seed: int, follow_links: bool, console: 
     dataset = _found(entry, _find_or_download(entry, root, console), seed)
     if not follow_links:
         return dataset
-    linked = {n: replace(s, follow_links=True) if isinstance(s, Files) else s for n, s in dataset.splits.items()}
+    linked = {n: replace(s, follow_links=True) if isinstance(s, FileSplit) else s for n, s in dataset.splits.items()}
     return replace(dataset, splits=linked)
 
 
-def _found(entry: Entry, place: Place, seed: int) -> Dataset:
+def _found(entry: CatalogEntry, place: Place, seed: int) -> Dataset:
     if entry.reader == "cifar":
         from mma.pipeline.datasets.cifar import cifar_splits
 
@@ -61,7 +61,7 @@ def _found(entry: Entry, place: Place, seed: int) -> Dataset:
     return _dataset(entry, classnames, splits, notes, entry.counts)
 
 
-def find_place(entry: Entry, root: Path) -> Place | None:
+def find_place(entry: CatalogEntry, root: Path) -> Place | None:
     """Where a data set lies below `root`, or in it; None where it does not. The first complete one is taken."""
     found = [
         Place(entry, base, base / images)
@@ -94,7 +94,7 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int]) -> list[
     return [f"counts differ: {told}"]
 
 
-def _find_or_download(entry: Entry, root: Path, console: Console | None) -> Place:
+def _find_or_download(entry: CatalogEntry, root: Path, console: Console | None) -> Place:
     check = f"`mma datasets check {entry.name} --root {root}` says what is wanted"
     place = find_place(entry, root)
     begun = any((root / archive.gives).exists() for archive in entry.archives)
@@ -113,7 +113,7 @@ def _find_or_download(entry: Entry, root: Path, console: Console | None) -> Plac
     return place
 
 
-def _files(place: Place, rows: Rows, split: str) -> Files:
+def _files(place: Place, rows: ClassedPaths, split: str) -> FileSplit:
     """A split from its rows. UsageError for a class that the data set does not have."""
     label = {key: number for number, key in enumerate(place.entry.classes)}
     labels = np.empty(len(rows), np.int32)
@@ -123,7 +123,7 @@ def _files(place: Place, rows: Rows, split: str) -> Files:
                 f"{place.base}: {path} of {split} has class {key!r}, which {place.entry.title} does not have"
             )
         labels[number] = label[key]
-    return Files(place.images, [path for path, _ in rows], labels)
+    return FileSplit(place.images, [path for path, _ in rows], labels)
 
 
 def _classnames(place: Place) -> tuple[tuple[str, ...], list[str]]:
@@ -139,7 +139,7 @@ def _classnames(place: Place) -> tuple[tuple[str, ...], list[str]]:
     return tuple(given[wnid] for wnid in place.entry.classes), [f"class names: {file.name}"]
 
 
-def _other_names(entry: Entry, names: tuple[str, ...]) -> list[str]:
+def _other_names(entry: CatalogEntry, names: tuple[str, ...]) -> list[str]:
     known = entry.classnames
     if len(names) != len(known):
         return [f"class names: the split file has {len(names)} classes, {entry.title} {len(known)}"]
@@ -153,7 +153,7 @@ def _coop_hint(place: Place) -> str:
 
 
 def _dataset(
-    entry: Entry,
+    entry: CatalogEntry,
     classnames: tuple[str, ...],
     splits: Mapping[str, Split],
     notes: list[str],

@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from mma.pipeline.datasets.catalog import Entry
+from mma.pipeline.datasets.catalog import CatalogEntry
 from mma.pipeline.datasets.folder import image_paths
 from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.errors import UsageError
 from mma.pipeline.regular_files import open_regular, read_text
 
-Rows = list[tuple[str, str]]  # [N] path below the images, class
-Splits = dict[str, Rows]
+ClassedPaths = list[tuple[str, str]]  # [N] path below the images, class
+Splits = dict[str, ClassedPaths]
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a data set lies."""
 
-    entry: Entry
+    entry: CatalogEntry
     base: Path  # annotations and the split file
     images: Path  # images, somewhere below
 
@@ -37,7 +37,7 @@ class Place:
 def oxford_pets(place: Place) -> Splits:
     """annotations/<split>.txt: `Abyssinian_100 1 1 1`, an image and the number of its breed."""
 
-    def rows(split: str) -> Rows:
+    def rows(split: str) -> ClassedPaths:
         images = [line.split(" ")[0] for line in _lines(place.base / "annotations" / f"{split}.txt")]
         return [(f"{image}.jpg", image.rpartition("_")[0].lower()) for image in images]
 
@@ -48,7 +48,7 @@ def stanford_cars(place: Place) -> Splits:
     """MATLAB structs of bounding box, class (from 1) and file name."""
     keys = list(place.entry.classes)
 
-    def rows(folder: str, file: str) -> Rows:
+    def rows(folder: str, file: str) -> ClassedPaths:
         annotations = np.atleast_1d(_mat(place.base / file, "annotations"))
         return [(f"{folder}/{row['fname']}", keys[int(row["class"]) - 1]) for row in annotations]
 
@@ -60,7 +60,7 @@ def oxford_flowers(place: Place) -> Splits:
     """imagelabels.mat: the class (from 1) of image i; setid.mat: the images (from 1) of each split."""
     labels = np.atleast_1d(_mat(place.base / "imagelabels.mat", "labels"))
 
-    def rows(ids: str) -> Rows:
+    def rows(ids: str) -> ClassedPaths:
         images = np.atleast_1d(_mat(place.base / "setid.mat", ids))
         return [(f"image_{image:05d}.jpg", str(labels[image - 1])) for image in images]
 
@@ -70,7 +70,7 @@ def oxford_flowers(place: Place) -> Splits:
 def food101(place: Place) -> Splits:
     """meta/<split>.txt: `apple_pie/1005649`."""
 
-    def rows(split: str) -> Rows:
+    def rows(split: str) -> ClassedPaths:
         return [(f"{line}.jpg", line.split("/")[0]) for line in _lines(place.base / "meta" / f"{split}.txt")]
 
     return {"train": rows("train"), "test": rows("test")}
@@ -79,7 +79,7 @@ def food101(place: Place) -> Splits:
 def fgvc_aircraft(place: Place) -> Splits:
     """images_variant_<split>.txt: `1025794 707-320`."""
 
-    def rows(split: str) -> Rows:
+    def rows(split: str) -> ClassedPaths:
         lines = [line.split(" ", 1) for line in _lines(place.base / f"images_variant_{split}.txt")]
         return [(f"{image}.jpg", variant) for image, variant in lines]
 
@@ -89,7 +89,7 @@ def fgvc_aircraft(place: Place) -> Splits:
 def dtd(place: Place) -> Splits:
     """labels/<split>1.txt, the first of ten partitions: `banded/banded_0002.jpg`."""
 
-    def rows(split: str) -> Rows:
+    def rows(split: str) -> ClassedPaths:
         return [(line, line.split("/")[0]) for line in _lines(place.base / "labels" / f"{split}1.txt")]
 
     return {split: rows(split) for split in ("train", "val", "test")}
@@ -100,7 +100,7 @@ def sun397(place: Place) -> Splits:
     if not (place.base / "Training_01.txt").is_file():
         return class_folders(place)
 
-    def rows(file: str) -> Rows:
+    def rows(file: str) -> ClassedPaths:
         paths = [line.removeprefix("/") for line in _lines(place.base / file)]
         return [(path, path.rpartition("/")[0]) for path in paths]
 
@@ -117,7 +117,7 @@ def ucf101(place: Place) -> Splits:
         folder = "_".join(re.findall("[A-Z][^A-Z]*", action))
         return f"{folder}/{file.removesuffix('.avi')}.jpg", folder
 
-    def rows(split: str) -> Rows:
+    def rows(split: str) -> ClassedPaths:
         return [row(line) for line in _lines(place.base / "ucfTrainTestlist" / f"{split}list01.txt")]
 
     return {"train": rows("train"), "test": rows("test")}
@@ -126,7 +126,7 @@ def ucf101(place: Place) -> Splits:
 def class_folders(place: Place) -> Splits:
     """One folder per class, below one folder per split; one split named "all" where the data set has none."""
 
-    def rows(folder: str) -> Rows:
+    def rows(folder: str) -> ClassedPaths:
         prefix = "" if folder == "." else f"{folder}/"
         return [(path, key) for key in place.entry.classes for path in image_paths(place.images, prefix + key)]
 

@@ -50,12 +50,14 @@ _Y, _X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
 def shapes(seed: int = 0) -> Dataset:
     """The data set drawn from `seed`; another seed gives other images of the same classes."""
     classnames = tuple(f"{colour} {form}" for colour, form in CLASSES)
-    splits = {name: Drawn((seed, index), name, classnames, rows) for index, (name, rows) in enumerate(ROWS.items())}
+    splits = {
+        name: DrawnSplit((seed, index), name, classnames, rows) for index, (name, rows) in enumerate(ROWS.items())
+    }
     notes = ("drawn by mma: no result on it is evidence",)
     return Dataset("shapes", classnames, TEMPLATES, splits, notes, made_by=f"seed {seed}")
 
 
-class Drawn:
+class DrawnSplit:
     """One split, class by class; `read` draws the row."""
 
     def __init__(self, key: tuple[int, ...], name: str, classnames: Sequence[str], rows: int) -> None:
@@ -68,16 +70,16 @@ class Drawn:
         return NO_FILE
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return no_stamps(len(self.paths))
 
     def read(self, row: int) -> Pixels:
         """The row's pixels, uint8 [SIDE, SIDE, 3]."""
         colour, form = CLASSES[self.labels[row]]
-        return draw(colour, form, np.random.default_rng([*self.key, row]))
+        return draw_form(colour, form, np.random.default_rng([*self.key, row]))
 
 
-def draw(colour: str, form: str, rng: Generator) -> Pixels:
+def draw_form(colour: str, form: str, rng: Generator) -> Pixels:
     """One picture of a coloured form, uint8 [SIDE, SIDE, 3]."""
     image = _background(rng)
     inside = _coverage(posed(form, pose(rng, size=(0.38, 0.72), turn=0.5)))[..., None]

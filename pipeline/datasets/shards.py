@@ -44,7 +44,7 @@ HEADER_BYTES = 2**20  # of one member, at most: long names and times
 
 
 @dataclass(frozen=True)
-class Members:
+class ShardSplit:
     """A split whose rows are parts of tar files."""
 
     root: Path
@@ -154,7 +154,7 @@ def shards(path: Path, seed: int) -> Dataset:
     return Dataset(dataset_name(path), classnames, TEMPLATES, splits, tuple(notes))
 
 
-def unlabelled_shards(path: Path) -> Members:
+def unlabelled_shards(path: Path) -> ShardSplit:
     """The images of a folder of shards, or of one shard, whatever labels they have: -1 each. UsageError as above."""
     root = path.parent if path.is_file() else path
     names = [shard for found in find_shards(path).values() for shard in found]
@@ -167,11 +167,11 @@ def unlabelled_shards(path: Path) -> Members:
 
 def _members(
     root: Path, names: Sequence[str], index: _Index, labels: NDArray[np.int32], rows: NDArray[np.int64]
-) -> Members:
+) -> ShardSplit:
     shard, offset = np.frombuffer(index.shard, np.int32), np.frombuffer(index.offset, np.int64)
     length = np.frombuffer(index.length, np.int64)
     paths = [index.paths[row] for row in rows]
-    return Members(root, paths, labels[rows], shard[rows], offset[rows], length[rows], names, index.seen)
+    return ShardSplit(root, paths, labels[rows], shard[rows], offset[rows], length[rows], names, index.seen)
 
 
 def _read_shard(file: Path, shard: str, number: int, index: _Index, *, labelled: bool = True) -> None:

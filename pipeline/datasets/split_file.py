@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mma.pipeline.datasets.folder import Files
+from mma.pipeline.datasets.folder import FileSplit
 from mma.pipeline.datasets.names import shown_name, shown_path
 from mma.pipeline.datasets.paths import refuse_outside
 from mma.pipeline.errors import UsageError
@@ -24,7 +24,7 @@ class SplitFile:
     """What a split file says."""
 
     classnames: tuple[str, ...]  # in label order, "_" as a space, as CoOp's trainers write them
-    splits: Mapping[str, Files]  # rows in the order of the file, which CoOp's few-shot draws depend on
+    splits: Mapping[str, FileSplit]  # rows in the order of the file, which CoOp's few-shot draws depend on
 
 
 def read_split_file(file: Path, images: Path) -> SplitFile:
@@ -48,7 +48,7 @@ def read_split_file(file: Path, images: Path) -> SplitFile:
     return SplitFile(tuple(names[label] for label in range(len(names))), splits)
 
 
-def _rows(file: Path, split: str, items: Any, images: Path, names: dict[int, str]) -> Files:
+def _rows(file: Path, split: str, items: Any, images: Path, names: dict[int, str]) -> FileSplit:
     """The rows of one split; `names` learns the class name of every label."""
     if not isinstance(items, list):
         raise UsageError(f"{file}: {split!r} is not a list")
@@ -65,4 +65,4 @@ def _rows(file: Path, split: str, items: Any, images: Path, names: dict[int, str
         refuse_outside(path, where)
         paths.append(shown_path(path))
         labels.append(label)
-    return Files(images, paths, np.array(labels, np.int32))
+    return FileSplit(images, paths, np.array(labels, np.int32))

@@ -32,11 +32,11 @@ class Listed:
         return np.full(len(self.paths), -1, np.int32)
 
     def stamp(self, row: int) -> Stamp:
-        """Nothing: nobody asks whether they changed."""
+        """No stamp: whether these files have changed is never asked."""
         return NO_FILE
 
     def stamps(self) -> NDArray[np.int64]:
-        """[N, 3]."""
+        """[N, 3] the stamps of all rows."""
         return no_stamps(len(self.paths))
 
     def read(self, row: int) -> bytes:
@@ -84,7 +84,7 @@ def is_image(path: Path) -> bool:
 def _below(base: Path, paths: Sequence[str], follow_links: bool, none: str) -> Unlabelled:
     if not paths:
         raise UsageError(none)
-    split = folder.Files(base, paths, np.full(len(paths), -1, np.int32), follow_links)
+    split = folder.FileSplit(base, paths, np.full(len(paths), -1, np.int32), follow_links)
     return Unlabelled(split, _prefix(base))
 
 

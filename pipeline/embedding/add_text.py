@@ -15,7 +15,7 @@ from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_
 from mma.pipeline.datasets import entries
 from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.header import load_model
+from mma.pipeline.embedding.header import load_chosen_clip
 from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
@@ -39,10 +39,12 @@ def add_text(settings: EmbedSettings, console: Console) -> Path:
         check_templates(path, prompts, writer.prompts)
         missing = [p for p in prompts if p.name not in writer.prompts]
         if missing:
-            clip = load_model(text_model_settings(settings, header, path))
+            clip = load_chosen_clip(text_model_settings(settings, header, path))
             same_text_model(header.fingerprint, clip, str(path))
             if clip.dim != header.dim:
-                raise UsageError(f"{path} has D = {header.dim}, this model {clip.dim}: name the cache's by --model")
+                raise UsageError(
+                    f"{path} has D = {header.dim}, this model {clip.dim}: name the cache's by `model=NAME`"
+                )
             if "weights_sha256" not in header.fingerprint:
                 unsure = f"{path} was imported: it cannot be checked that its model is this one"
                 console.print(Text(unsure, style="yellow"))
@@ -62,7 +64,8 @@ def same_text_model(stored: Mapping[str, Any], clip: FrozenClip, where: str) -> 
     differences = fingerprint_diff(checked, {key: clip.fingerprint[key] for key in checked})
     if differences:
         raise UsageError(
-            f"{where} was made with another model; name it by --model and --pretrained:\n  " + "\n  ".join(differences)
+            f"{where} was made with another model; name it by `model=NAME` and `pretrained=TAG`:\n  "
+            + "\n  ".join(differences)
         )
 
 
@@ -73,5 +76,5 @@ def text_model_settings(settings: EmbedSettings, header: Header, path: Path) -> 
     if settings.model is not None:
         return replace(settings, **{**known, "quick_gelu": settings.quick_gelu})
     if not header.source.get("model"):
-        raise UsageError(f"{path} does not say which model made it: give --model (and --pretrained)")
+        raise UsageError(f"{path} does not say which model made it: give `model=NAME` (and `pretrained=TAG`)")
     return replace(settings, **known, model=header.source["model"], pretrained=header.source["pretrained"])

@@ -48,8 +48,8 @@ class _Suspect:
 def find_changes(path: Path, dataset: Dataset, workers: int, console: Console) -> Changes:
     """Compare the rows that a cache has with what the data set has now.
 
-    WorkError where a disk fails, CacheError where the cache is damaged. Remembers what was found unchanged: the caller
-    holds the cache's lock.
+    WorkError where a disk fails, CacheError where the cache is damaged. What was found unchanged is
+    written down (seen.py), so the caller must hold the cache's lock.
     """
     cache, seen = open_cache(path, partial=True), Seen(path)
     known = seen.read()

@@ -8,7 +8,7 @@ from pathlib import Path
 from mma.pipeline.datasets import cache_name
 from mma.pipeline.embedding.clip import check_clip
 from mma.pipeline.embedding.image_noise import read_noise
-from mma.pipeline.embedding.place import check_place
+from mma.pipeline.embedding.place import check_cache_place
 from mma.pipeline.embedding.prompts import check_prompts
 from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
 from mma.pipeline.errors import UsageError
@@ -19,10 +19,10 @@ def check_settings(settings: EmbedSettings) -> None:
     check_prompts(settings.prompts, settings.templates)
     noise_of(settings, ())
     if settings.text_only and not (settings.cache or settings.dataset):
-        raise UsageError("--text-only adds to a cache: name it with --cache")
+        raise UsageError("`text_only=True` adds to a cache: name it with `cache=PATH`")
     if settings.dataset is None and not settings.text_only:
-        raise UsageError("--dataset is missing: a data set's name, or a path to images")
-    check_place(cache_path(settings))
+        raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
+    check_cache_place(cache_path(settings))
     if settings.model or not settings.text_only:
         model = settings.model or USUAL_MODEL
         check_clip(model, settings.pretrained, settings.device, settings.precision, settings.quick_gelu)

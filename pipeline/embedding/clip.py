@@ -118,7 +118,7 @@ def _downloaded(weights: Weights) -> Path:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise WorkError(
             f"the weights {weights.pretrained!r} of {weights.model} could not be downloaded ({reason[:200]}): "
-            "check the network, or give --pretrained FILE or --model local-dir:FOLDER"
+            "check the network, or give `pretrained=FILE` or `model=local-dir:FOLDER`"
         ) from error
 
 
@@ -152,7 +152,7 @@ def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> Weights:
         if quick_gelu is not None and quick_gelu != activation:
             raise UsageError(f"{pretrained!r} weights of {model} were trained with quick_gelu={activation}")
         if own and not activation:
-            raise UsageError(f"{pretrained!r} weights need plain GELU: use --model {name.removesuffix('-quickgelu')}")
+            raise UsageError(f"{pretrained!r} weights need plain GELU: use `model={name.removesuffix('-quickgelu')}`")
         return Weights(model, pretrained, tag, activation)
     file = expanded(pretrained)
     if not file.is_file():
@@ -160,7 +160,7 @@ def _weights(model: str, pretrained: str, quick_gelu: bool | None) -> Weights:
         raise UsageError(f"{pretrained!r} is neither a file nor weights of {model}: {nearest(pretrained, tags)}")
     activation = own if quick_gelu is None else quick_gelu
     if own and not activation:
-        raise UsageError(f"{model} has QuickGELU built in: use --model {name.removesuffix('-quickgelu')}")
+        raise UsageError(f"{model} has QuickGELU built in: use `model={name.removesuffix('-quickgelu')}`")
     return Weights(model, pretrained, file, activation)
 
 

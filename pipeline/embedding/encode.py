@@ -1,8 +1,8 @@
 """The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads.
 
-Whose fault is what: a row's are files that are missing or out of reach, what decoding raises, what a view raises, and
-values that are not finite; the row keeps its place, with a status. Errors of the disk and a lack of memory are nobody's
-and end the run, so that they are never stored as a bad image.
+Failures of a row are a file that is missing or out of reach, whatever decoding or a view raises, and values that are
+not finite: the row keeps its place, with a status. Errors of the disk and a lack of memory are no row's failure: they
+end the run, so that they are never stored as a bad image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mma.cache import Chunk, Failure, Status
+from mma.cache import Chunk, FailedRow, Status
 from mma.pipeline.datasets.base import Dataset, Split, Stamp
 from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
@@ -52,7 +52,7 @@ class Encoded:
 
     chunk: Chunk
     embedding: NDArray[np.floating]  # [rows, V, D]
-    failures: list[Failure]
+    failures: list[FailedRow]
     content: NDArray[np.uint8]  # [rows, 32] SHA-256 of each row's bytes; zeros where they were not read
     stamps: NDArray[np.int64]  # [rows, 3] of each row's file, taken before it was read
 
@@ -86,7 +86,7 @@ def encode_chunks(
     parts: list[NDArray[np.floating]] = []
     content: list[bytes] = []
     stamps: list[Stamp] = []
-    failures: list[Failure] = []
+    failures: list[FailedRow] = []
     with own_bound():
         for chunk, rows, batch in _prepared(dataset, chunks, how):
             views = how.views.of(chunk.split)
@@ -145,8 +145,8 @@ def _prepare(split: Split, name: str, row: int, how: Encoding) -> _Prepared:
         return _Prepared(bad, content, stamp)
     except MemoryError as error:
         raise WorkError(
-            f"there is not enough memory for {split.paths[row]}; what is done is kept: fewer --workers take less, and "
-            "so does a smaller --max-pixels with another --cache"
+            f"there is not enough memory for {split.paths[row]}; what is done is kept: fewer threads (`workers=N`) "
+            "take less, and so does a smaller `max_pixels=N` with another cache"
         ) from error
     except Exception as error:  # a view may raise anything
         reason = (str(error).splitlines() or [""])[0]

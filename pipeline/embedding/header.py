@@ -16,11 +16,12 @@ from mma.pipeline.embedding.images import DECODER
 from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
 from mma.pipeline.embedding.views import CROP_AND_FLIP, Views, crop_and_flip
 from mma.pipeline.errors import UsageError
+from mma.pipeline.options import written
 
 BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
 
 
-def load_model(settings: EmbedSettings) -> FrozenClip:
+def load_chosen_clip(settings: EmbedSettings) -> FrozenClip:
     """The model that the settings name."""
     return load_clip(
         settings.model or USUAL_MODEL,
@@ -54,7 +55,10 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
     several = settings.views > 1
     viewed = list(dict.fromkeys(settings.view_splits))
     if several and not any(split in dataset.splits for split in viewed):
-        raise UsageError(f"--views {settings.views}: {dataset.name} has no {' or '.join(viewed)} split (--view-splits)")
+        raise UsageError(
+            f"{written('views', settings.views)}: {dataset.name} has no {' or '.join(viewed)} split "
+            "(`view_splits=SPLIT`)"
+        )
     noise = noise_of(settings, list(dataset.splits))
     views = {s: (settings.views if s in viewed else 1) + len(noise.get(s, ())) for s in dataset.splits}
     fingerprint = {

@@ -4,7 +4,7 @@ The header is read first, and nothing is decoded that claims more pixels than al
 short side is scaled to the model's. What comes out is what a person sees: the first frame, upright by its EXIF
 orientation, transparency on white, 16-bit scaled to 8.
 
-Memory: decoding takes at most `BYTES_A_PIXEL` for every pixel. Images above `LARGE` pixels, before or after scaling,
+Memory: decoding takes at most `BYTES_PER_PIXEL` for every pixel. Images above `LARGE` pixels, before or after scaling,
 are decoded and used one at a time, so that a run needs no more than one largest image and `LARGE` pixels for every
 thread. A machine that has less than that raises MemoryError, which is no fault of the image.
 """
@@ -27,8 +27,8 @@ from mma.pipeline.datasets.base import Pixels
 from mma.pipeline.embedding.settings import MAX_PIXELS
 
 LARGE = 16_000_000  # pixels
-ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever --max-pixels says
-BYTES_A_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)
+ORDINARY = 16  # long side to short side: pictures up to this are scaled whatever max_pixels says
+BYTES_PER_PIXEL = 20  # at most, measured over formats and modes (tests/pipeline/embedding/test_images.py)
 DECODER = f"pillow {PIL.__version__}, upright, transparency on white"  # part of the fingerprint: it decides pixels
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # and no other: some run programs, or read files
 
@@ -46,9 +46,9 @@ class BadImage(Exception):
 
 @contextmanager
 def own_bound() -> Iterator[None]:
-    """Within, the bound on pixels is `decode`'s and not Pillow's own, and Pillow warns of nothing.
+    """Inside this block `decode`'s bound on pixels holds in place of Pillow's own, and Pillow gives no warning.
 
-    Pillow's bound is one for the whole process, and it counts what is cropped too. It is put back afterwards.
+    Pillow has one bound for the whole process, and it counts what is cropped too. It is put back afterwards.
     """
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -108,14 +108,14 @@ def _open(data: bytes, max_pixels: int, side: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise BadImage(
             Status.TOO_LARGE,
-            f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (--max-pixels)",
+            f"{image.width} x {image.height} pixels; at most {max_pixels:,} are decoded (max_pixels)",
         )
     scaled = scaled_pixels(*image.size, side)
     if scaled > max(max_pixels, ORDINARY * side * side):
         raise BadImage(
             Status.TOO_LARGE,
             f"{image.width} x {image.height} pixels, {scaled:,} when its short side is {side}; at most {max_pixels:,} "
-            "are made (--max-pixels)",
+            "are made (max_pixels)",
         )
     return image
 

@@ -10,22 +10,23 @@ import numpy as np
 
 from mma.cache import Header, open_cache
 from mma.pipeline.errors import UsageError
+from mma.pipeline.options import written
 from mma.pipeline.progress import size
 
 
-def check_place(path: Path) -> None:
+def check_cache_place(path: Path) -> None:
     """Raise UsageError for a place where no cache can be, CacheError for one where something else is."""
     address = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))  # one letter would be a drive
     if address:
         raise UsageError(
-            f"--cache {address[1]}://{address[2]} is an address: a cache is written to a folder on a disk, such as "
-            f"cache/{path.name}, and copied from there"
+            f"{written('cache', f'{address[1]}://{address[2]}')} is an address: a cache is written to a folder on "
+            f"a disk, such as cache/{path.name}, and copied from there"
         )
     if path.is_file():
-        raise UsageError(f"--cache {path} is a file: a cache is a folder, such as cache/{path.stem}.zarr")
+        raise UsageError(f"{written('cache', path)} is a file: a cache is a folder, such as cache/{path.stem}.zarr")
     blocked = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if blocked is not None and not blocked.is_dir():
-        raise UsageError(f"--cache {path}: {blocked} is a file, not a folder")
+        raise UsageError(f"{written('cache', path)}: {blocked} is a file, not a folder")
     if path.exists():
         open_cache(path, partial=True)  # raises where it is something else
 

@@ -16,7 +16,7 @@ from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
-from mma.pipeline.embedding.header import load_model, make_encoding, make_header, workers_of
+from mma.pipeline.embedding.header import load_chosen_clip, make_encoding, make_header, workers_of
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
 from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
@@ -27,7 +27,7 @@ SHOWN = 3  # images named that have changed
 
 
 @dataclass(frozen=True)
-class Plan:
+class EmbedPlan:
     """What is to be done, to which cache, with what."""
 
     path: Path
@@ -69,7 +69,7 @@ class _Stored:
         return self.changes.changed_units | self.changes.back_units
 
 
-def make_plan(settings: EmbedSettings, console: Console) -> Plan:
+def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     """Decide what a run will do; a download is shown on `console`.
 
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
@@ -80,7 +80,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     dataset = load_dataset(settings, console)
     prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
     notes = absent_notes(dataset)
-    clip = load_model(settings)
+    clip = load_chosen_clip(settings)
     wanted = make_header(dataset, clip, settings)
     exists = path.exists()
     stored = _read_stored(path, wanted, dataset, settings, console) if exists else _Stored(wanted)
@@ -90,7 +90,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> Plan:
     seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
-    return Plan(
+    return EmbedPlan(
         path=path,
         dataset=dataset,
         clip=clip,
@@ -115,7 +115,7 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
             if templates != list(prompt_set.templates):
                 raise UsageError(
                     f"prompt set {prompt_set.name!r} of {path} has other templates (the first is {templates[0]!r}): "
-                    "name another with --prompts"
+                    "name another with `prompts=NAME`"
                 )
 
 
@@ -127,8 +127,8 @@ def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSe
         changes = find_changes(path, dataset, workers_of(settings), console)
         if changes.changed and not settings.update:
             raise UsageError(
-                f"{_some(changes.changed)} not what {path} was made from: --update embeds anew what has changed, "
-                "another --cache keeps both"
+                f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has "
+                "changed, another cache keeps both"
             )
         return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
 
@@ -145,7 +145,7 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:
-    """Seconds a picture, from a few images encoded twice: the first time warms up."""
+    """Seconds per picture, from a few images encoded twice: the first time warms up."""
     views = how.views.of(chunk.split)
     few = replace(chunk, stop=min(chunk.stop, chunk.start + rows_in_batch(min(how.batch, PROBE), views)))
     seconds = 0.0

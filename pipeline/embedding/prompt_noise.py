@@ -68,7 +68,7 @@ def shuffled(text: str) -> str:
 
 
 def misnamed(classnames: Sequence[str], share: float) -> list[str]:
-    """Class names of which a share, at least two, are passed on among those classes; none of them keeps its own."""
+    """Class names, a share of which (at least two) change places, so that none of these classes keeps its own."""
     rng = _rng("wrong", "\n".join(classnames))
     count = min(len(classnames), max(2, round(share * len(classnames))))
     chosen = rng.permutation(len(classnames))[:count]

@@ -5,7 +5,7 @@
 | `default` | the data set's own templates |
 | `photo` | "a photo of a {}." |
 | `simple`, `ensemble` | the 7 and the 80 ImageNet templates of CLIP's authors, as open_clip carries them |
-| `NAME=FILE.txt` | templates, one a line |
+| `NAME=FILE.txt` | templates, one per line |
 | `NAME=FILE.json` | ready sentences, {"class name": ["...", ...]}, as CuPL publishes them; some classes may have more |
 | `typo10`, `shuffle`, `wrong20` ... | `default` with noise, see prompt_noise.py; `photo-typo10` another set |
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mma.cache import check_name
 from mma.pipeline.embedding.prompt_noise import add_noise, is_noise
 from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.options import written
 from mma.pipeline.regular_files import expanded, parse_json, read_regular
 
 DEFAULT = "default"
@@ -58,7 +59,7 @@ class PromptSet:
 def read_prompts(
     spec: str, templates: Sequence[str], classnames: Sequence[str], own: Sequence[str]
 ) -> tuple[PromptSet, ...]:
-    """The prompt sets that the command line asks for, for a data set with these class names and templates of its `own`.
+    """The prompt sets that are asked for, for a data set with these class names and templates of its `own`.
 
     `spec` names them; `templates` (each a template, or a file with one on a line) are those of the one set it names.
     UsageError for a name that is not known, and for a file that does not fit the classes.
@@ -75,12 +76,12 @@ def check_prompts(spec: str, templates: Sequence[str]) -> list[str]:
     if not words:
         raise UsageError(f"no prompt set is named: {', '.join(BUILT_IN)}, or NAME=FILE")
     if templates and (len(words) > 1 or "=" in words[0]):
-        raise UsageError(f"--templates are those of one prompt set, and --prompts {spec} names more or a file")
+        raise UsageError(f"templates are those of one prompt set, and {written('prompts', spec)} names more or a file")
     names = [word.partition("=")[0] for word in words]
     for name, word in zip(names, words, strict=True):
         check_name("prompt set", name)
         if names.count(name) > 1:
-            raise UsageError(f"--prompts {spec} names {name!r} twice")
+            raise UsageError(f"{written('prompts', spec)} names {name!r} twice")
         if file := word.partition("=")[2]:
             _read_sentences(expanded(file)) if _is_sentences(file) else read_templates([file])
         if not templates and name == word:
@@ -100,7 +101,7 @@ def filled(name: str, templates: Sequence[str], classnames: Sequence[str]) -> Pr
 
 
 def read_templates(given: Sequence[str]) -> tuple[str, ...]:
-    """Templates from the command line: each a template, or a file with one on a line. Raises UsageError."""
+    """Templates as they were given: each a template, or a file with one on a line. Raises UsageError."""
     found: list[str] = []
     for value in given:
         if "{}" in value:
@@ -142,10 +143,10 @@ def _refuse_unknown(name: str) -> None:
     if name in BUILT_IN:
         return
     if name in PUBLISHED:
-        raise UsageError(f"prompt set {name!r} is a file of sentences ({PUBLISHED[name]}): --prompts {name}=FILE.json")
+        raise UsageError(f"prompt set {name!r} is a file of sentences ({PUBLISHED[name]}): `prompts={name}=FILE.json`")
     raise UsageError(
         f"unknown prompt set {name!r}: {nearest(name, [*BUILT_IN, 'typo10', 'shuffle', 'wrong20'])}, "
-        f"NAME=FILE.json of sentences, NAME=FILE.txt of templates, or --templates of your own"
+        f"NAME=FILE.json of sentences, NAME=FILE.txt of templates, or `templates=TEXT` of your own"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mma.pipeline.datasets import Dataset, Pixels, Source, Split, find_dataset
+from mma.pipeline.datasets import Dataset, Lookup, Pixels, Split, find_dataset
 from mma.pipeline.datasets.base import ABSENT, Stamp
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.errors import UsageError, WorkError
@@ -27,9 +27,9 @@ ABSENT_RUN = 20  # rows in a row that are not there to begin with: too many to b
 def load_dataset(settings: EmbedSettings, console: Console | None = None) -> Dataset:
     """The data set that the settings name, limited as they say; what is downloaded is shown on `console`."""
     if settings.dataset is None:
-        raise UsageError("--dataset is missing: a data set's name, or a path to images")
-    source = Source(settings.root, settings.download, settings.split_seed, settings.follow_links)
-    dataset = limit(find_dataset(settings.dataset, source, console), settings.limit)
+        raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
+    lookup = Lookup(settings.root, settings.download, settings.split_seed, settings.follow_links)
+    dataset = limit(find_dataset(settings.dataset, lookup, console), settings.limit)
     return replace(dataset, splits={name: Watched(split, split.stamps()) for name, split in dataset.splits.items()})
 
 
@@ -97,7 +97,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Limited:
+class LimitedSplit:
     """Some rows of a split."""
 
     split: Split
@@ -136,7 +136,7 @@ def limit(dataset: Dataset, count: int | None) -> Dataset:
         for label in np.unique(split.labels):
             of_class = np.flatnonzero(split.labels == label)
             nth[of_class] = np.arange(len(of_class))
-        splits[name] = Limited(split, np.sort(np.argsort(nth, kind="stable")[:count]))
+        splits[name] = LimitedSplit(split, np.sort(np.argsort(nth, kind="stable")[:count]))
     note = f"limited to {count} images per split, spread over the classes"
     return replace(dataset, name=f"{dataset.name}-limit{count}", splits=splits, notes=(*dataset.notes, note))
 

@@ -13,7 +13,7 @@ from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.place import check_space
-from mma.pipeline.embedding.plan import Plan
+from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
 from mma.pipeline.errors import WorkError
@@ -22,7 +22,7 @@ from mma.pipeline.progress import track
 TEXT_BATCH = 256
 
 
-def run_plan(plan: Plan, console: Console) -> None:
+def run_plan(plan: EmbedPlan, console: Console) -> None:
     """Do what the plan says, to a complete cache. What is done is kept whatever happens.
 
     Raises UsageError where the disk has no room, CacheError where another process writes the cache, WorkError where
@@ -51,7 +51,7 @@ def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts:
             advance(len(parts[-1]))
     embedding = np.concatenate(parts)
     if not np.isfinite(embedding).all():
-        raise WorkError("the model returned NaN or infinity for a text: try --precision fp32")
+        raise WorkError("the model returned NaN or infinity for a text: try `precision=fp32`")
     writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts)
 
 
@@ -68,7 +68,7 @@ def embed_images(
             if failed > most:
                 row, _, reason = failures[-1]
                 raise WorkError(
-                    f"{failed:,} images have failed, and --max-failures allows {most:,} (the last is "
+                    f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
                     f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
                     "or allow more"
                 )
@@ -81,7 +81,7 @@ def disk_error(path: Path, error: OSError) -> WorkError:
     return WorkError(f"{path}: {error.strerror or error}; what is done is kept: run the same command again")
 
 
-def _writer(plan: Plan) -> CacheWriter:
+def _writer(plan: EmbedPlan) -> CacheWriter:
     if plan.exists:
         return CacheWriter.resume(plan.path, plan.header)
     check_space(plan.path, plan.header, sum(len(p.templates) for p in plan.prompts))

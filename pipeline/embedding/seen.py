@@ -56,7 +56,7 @@ class Seen:
             os.close(handle)
 
     def clear(self) -> None:
-        """Forget all: another cache is about to be here. Raises OSError."""
+        """Forget everything, before another cache is made in this place. Raises OSError."""
         self._file.unlink(missing_ok=True)
 
 

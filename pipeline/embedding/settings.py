@@ -46,11 +46,13 @@ class EmbedSettings:
     root: Annotated[Path | None, Option("Where data sets, or a manifest's paths, lie.", DATA, shown="data")] = None
     download: Annotated[bool, Option("Fetch a published data set that is not there.", DATA)] = True
     limit: Annotated[
-        int | None, Option("Only so many images of a split, to try it out.", DATA, least=1, most=LARGEST)
+        int | None, Option("At most this many images per split, to try it out.", DATA, least=1, most=LARGEST)
     ] = None
-    split_seed: Annotated[int, Option("Draws the splits of a folder without any.", DATA, least=0, most=LARGEST)] = 0
+    split_seed: Annotated[int, Option("Seed of the splits of a folder that has none.", DATA, least=0, most=LARGEST)] = 0
     follow_links: Annotated[bool, Option("Read images that are links out of their folder.", DATA)] = False
-    max_pixels: Annotated[int, Option("Larger images are not decoded.", DATA, least=1, most=LARGEST)] = MAX_PIXELS
+    max_pixels: Annotated[int, Option("Images of more pixels are not decoded.", DATA, least=1, most=LARGEST)] = (
+        MAX_PIXELS
+    )
     max_failures: Annotated[
         str, Option("End when more images fail: a count, or a share.", DATA, read=read_failures)
     ] = "50%"
@@ -60,9 +62,9 @@ class EmbedSettings:
     )
     pretrained: Annotated[str, Option("An open_clip tag, or a checkpoint file.", MODEL)] = "openai"
     quick_gelu: Annotated[
-        bool | None, Option("Activation of a checkpoint file.", MODEL, shown="the model's, or the tag's")
+        bool | None, Option("Whether a checkpoint file needs QuickGELU.", MODEL, shown="the model's, or the tag's")
     ] = None
-    precision: Annotated[str, Option("Of the towers.", MODEL, choices=PRECISIONS)] = "fp32"
+    precision: Annotated[str, Option("Number type of the towers.", MODEL, choices=PRECISIONS)] = "fp32"
     device: Annotated[str, Option("Where the model runs.", MODEL, choices=DEVICES)] = "auto"
     batch_size: Annotated[
         int | None,
@@ -72,14 +74,14 @@ class EmbedSettings:
         int | None, Option("Threads that decode.", MODEL, least=1, most=MOST_WORKERS, shown="one per core")
     ] = None
 
-    views: Annotated[
-        int, Option("Of an image: the model's own, and random crops.", VIEWS, least=1, most=MOST_VIEWS)
-    ] = 1
+    views: Annotated[int, Option("Per image: the model's own, then random crops.", VIEWS, least=1, most=MOST_VIEWS)] = 1
     view_splits: Annotated[
         tuple[str, ...], Option("Splits that have several views.", VIEWS, choices=SPLITS, split=True)
     ] = ("train",)
-    view_seed: Annotated[int, Option("Draws the crops, flips and grain.", VIEWS, least=0, most=LARGEST)] = 0
-    image_noise: Annotated[tuple[str, ...], Option("Noisy views: gaussian0.1,blur2,jpeg10.", VIEWS, split=True)] = ()
+    view_seed: Annotated[int, Option("Seed of crops, flips and grain.", VIEWS, least=0, most=LARGEST)] = 0
+    image_noise: Annotated[
+        tuple[str, ...], Option("Noisy views, such as gaussian0.1,blur2,jpeg10.", VIEWS, split=True)
+    ] = ()
     noise_splits: Annotated[
         tuple[str, ...], Option("Splits that have noisy views.", VIEWS, choices=SPLITS, split=True)
     ] = ("test",)
@@ -91,8 +93,8 @@ class EmbedSettings:
     text_only: Annotated[bool, Option("Add prompt sets to a cache that is there.", PROMPTS)] = False
 
     cache: Annotated[Path | None, Option("The cache to write.", OUTPUT, shown="cache/<name>.zarr")] = None
-    dtype: Annotated[str, Option("Of stored image embeddings.", OUTPUT, choices=DTYPES)] = "float16"
-    update: Annotated[bool, Option("Embed anew the images that have changed.", OUTPUT)] = False
+    dtype: Annotated[str, Option("Number type of stored image embeddings.", OUTPUT, choices=DTYPES)] = "float16"
+    update: Annotated[bool, Option("Embed changed images again.", OUTPUT)] = False
 
     def __post_init__(self) -> None:
         checked(self)

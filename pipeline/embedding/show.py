@@ -9,13 +9,13 @@ from rich.text import Text
 
 from mma.cache import Status, open_cache
 from mma.pipeline.embedding.place import image_bytes
-from mma.pipeline.embedding.plan import Plan
+from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.progress import size, span
 
 SHOWN = 10  # failed images listed
 
 
-def show_plan(plan: Plan, console: Console) -> None:
+def show_plan(plan: EmbedPlan, console: Console) -> None:
     """Say what will be done, and about how long it takes."""
     header, prompts = plan.header, plan.prompts
     rows = sum(chunk.stop - chunk.start for chunk in plan.pending)
@@ -43,7 +43,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(f"  time      about {span(pictures * plan.seconds)} ({1 / plan.seconds:,.0f} images/s)")
 
 
-def show_summary(plan: Plan, console: Console) -> None:
+def show_summary(plan: EmbedPlan, console: Console) -> None:
     """Say what the finished cache holds, and which images failed."""
     path, cache = plan.path, open_cache(plan.path)
     failed = [(split, *failure) for split, failures in cache.failures().items() for failure in failures]

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell
-from mma.pipeline.fitting.estimate import Estimate, Kind, Pace
+from mma.pipeline.fitting.estimate import Durations, Kind, Pace
 from mma.pipeline.fitting.factors import adapters_of, as_typed, described, matches
 from mma.pipeline.fitting.grid import Outcome, Work
-from mma.pipeline.fitting.plan import Plan, add_grid
+from mma.pipeline.fitting.plan import GridPlan, add_grid
 from mma.pipeline.fitting.results import Failure, Grid, Result
 from mma.pipeline.fitting.runner import Outcomes, Runner, bar
 from mma.pipeline.fitting.settings import AblateSettings
@@ -31,26 +31,26 @@ class Watch(Interface):
     """What a person looks at while a grid runs; see reports/live.py."""
 
     def __call__(
-        self, console: Console, plan: Plan, outcomes: Outcomes, total: int, left: Remaining
+        self, console: Console, plan: GridPlan, outcomes: Outcomes, total: int, left: Remaining
     ) -> AbstractContextManager[Shown]:
         """A context for `total` cells still to run, which take `left` seconds."""
 
 
-def plain(
-    console: Console, plan: Plan, outcomes: Outcomes, total: int, left: Remaining
+def plain_bar(
+    console: Console, plan: GridPlan, outcomes: Outcomes, total: int, left: Remaining
 ) -> AbstractContextManager[Shown]:
     """A bar."""
     return bar(console, "cells", total, left)
 
 
-def ablate(settings: AblateSettings, console: Console, watch: Watch = plain) -> Grid:
+def ablate(settings: AblateSettings, console: Console, watch: Watch = plain_bar) -> Grid:
     """Run what is not done of a grid, and return all of it. Plan and progress go to `console`.
 
     A setting that cannot be drawn on its cache is left out, and noted. Raises UsageError, CacheError or AdapterError,
     before any work, where another part of the grid cannot be done, or nothing can be drawn.
     """
     wanted = described(settings.baseline, adapters_of(settings.factors))
-    plan = Plan(tolerant=True)
+    plan = GridPlan(tolerant=True)
     add_grid(plan, settings.cache, settings.factors, settings.device)
     if plan.undrawn and all(setting.adapter == "zero-shot" for setting in plan.rows):
         raise UsageError(next(iter(plan.undrawn.values())))
@@ -85,7 +85,7 @@ def _say_plan(console: Console, runner: Runner, todo: list[Work]) -> None:
 
 
 def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Console, watch: Watch) -> None:
-    start, estimate = time.perf_counter(), Estimate(runner.store.times())
+    start, durations = time.perf_counter(), Durations(runner.store.times())
     failed: list[Failure] = []
 
     def tell(outcome: Outcome) -> None:
@@ -96,8 +96,8 @@ def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Co
                 console.print(f"failed: {named}: {outcome.reason}", markup=False)
 
     here = settings.workers == 1 and settings.scheduler is None
-    rest = _probe(runner, todo, estimate, tell) if here else todo
-    pace = Pace(estimate, [work.cell.setting for work in rest], (os.cpu_count() or 1) if here else settings.workers)
+    rest = _probe(runner, todo, durations, tell) if here else todo
+    pace = Pace(durations, [work.cell.setting for work in rest], (os.cpu_count() or 1) if here else settings.workers)
     left = pace.left()
     if rest and left is not None:
         console.print(f"about {span(left)}, by cells like these")
@@ -114,17 +114,17 @@ def _run(runner: Runner, todo: list[Work], settings: AblateSettings, console: Co
     console.print(f"{len(todo):,} cells in {span(passed)}, {len(todo) / passed:.1f} cells/s")
 
 
-def _probe(runner: Runner, todo: list[Work], estimate: Estimate, tell: Shown) -> list[Work]:
+def _probe(runner: Runner, todo: list[Work], durations: Durations, tell: Shown) -> list[Work]:
     """Run a cell of each adapter of which nothing was measured, the one with most shots; return the rest."""
     probes: dict[str, Work] = {}
     for work in sorted(todo, key=lambda work: work.cell.setting.protocol.shots):
-        if estimate.seconds(Kind.of(work.cell.setting)) is None:
+        if durations.seconds(Kind.of(work.cell.setting)) is None:
             probes[work.cell.setting.adapter] = work
     with closing(runner.run(list(probes.values()))) as outcomes:
         for outcome in outcomes:
             tell(outcome)
             if isinstance(outcome, Result):
-                estimate.add(Kind.of(outcome.cell.setting), outcome.seconds)
+                durations.add(Kind.of(outcome.cell.setting), outcome.seconds)
     return [work for work in todo if work.cell.id not in runner.outcomes]
 
 

@@ -16,7 +16,7 @@ from mma.adapters.blame import blaming
 from mma.adapters.from_file import text_of
 from mma.adapters.published import PUBLISHED, published_options
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.protocols import OPTIONS, PROTOCOLS, Protocol, options_of, protocol_class
+from mma.pipeline.fitting.protocols import OPTIONS, PROTOCOLS, Protocol, protocol_class, protocol_options
 
 NUMERICS = 3  # raised whenever the same cell would give other numbers; results of another version are stale
 SELECTIONS = ("val", "classes", "last", "oracle")
@@ -69,7 +69,7 @@ class Setting:
         config = self.config()
         for data in (config["data"], *config.get("targets", ())):
             del data["dataset"]  # what a data set is called decides no number
-        return digest({name: value for name, value in config.items() if name not in NO_PART})
+        return short_digest({name: value for name, value in config.items() if name not in NO_PART})
 
     def config(self) -> dict[str, Any]:
         """The setting as plain data. Of an adapter in a file it has the class and the code, not where the file lies."""
@@ -84,7 +84,9 @@ class Setting:
         config = self.config()
         for data in (config["data"], *config.get("targets", ())):
             del data["digest"]
-        return digest({name: value for name, value in config.items() if name not in ("code", "numerics", *NO_PART)})
+        return short_digest(
+            {name: value for name, value in config.items() if name not in ("code", "numerics", *NO_PART)}
+        )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class Setting:
     def _flat(self) -> Mapping[str, Any]:
         protocol, data = self.protocol, self.data
         support = OF_SUPPORT if protocol.shots == 0 else ()
-        drawn = {name: getattr(protocol, name) for name in options_of(type(protocol)) if name not in support}
+        drawn = {name: getattr(protocol, name) for name in protocol_options(type(protocol)) if name not in support}
         recipe: dict[str, Any] = {}
         if self.recipe:
             recipe = {"recipe": self.recipe_name, **{name: getattr(self.recipe, name) for name in RECIPE}}
@@ -119,7 +121,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits."""
-        return digest({"setting": self.setting.id, "seed": self.seed})
+        return short_digest({"setting": self.setting.id, "seed": self.seed})
 
 
 @dataclass(frozen=True)
@@ -205,10 +207,10 @@ def check_of_use(names: Collection[str], adapters: Sequence[str], protocols: Col
     if training and not any(adapter_class(adapter).trains for adapter in adapters):
         names = ", ".join(map(short_name, adapters))
         raise UsageError(f"{training[0]} is an option of training, and {names} has none")
-    looked_at = {option for name in protocols for option in options_of(protocol_class(name))}
+    looked_at = {option for name in protocols for option in protocol_options(protocol_class(name))}
     for name in names:
         if name in OPTIONS and name not in looked_at:
-            owner = next(kind.name for kind in PROTOCOLS.values() if name in options_of(kind))
+            owner = next(kind.name for kind in PROTOCOLS.values() if name in protocol_options(kind))
             raise UsageError(f"{name} is an option of {owner}, and {', '.join(protocols)} does not look at it")
 
 
@@ -229,14 +231,14 @@ def code_of(kind: type[Adapter]) -> str | None:
         return None
     text = text_of(kind.__module__)
     if text is not None:
-        return digest({"source": text})
+        return short_digest({"source": text})
     try:
-        return digest({"source": inspect.getsource(sys.modules[kind.__module__])})
+        return short_digest({"source": inspect.getsource(sys.modules[kind.__module__])})
     except (OSError, TypeError):  # no source: a compiled module, or one typed in
-        return digest({"name": f"{kind.__module__}.{kind.__qualname__}"})
+        return short_digest({"name": f"{kind.__module__}.{kind.__qualname__}"})
 
 
-def digest(value: Mapping[str, Any]) -> str:
+def short_digest(value: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -40,7 +40,7 @@ class Kind:
         yield (self.adapter,)
 
 
-class Estimate:
+class Durations:
     """What was measured, in seconds."""
 
     def __init__(self, measured: Iterable[tuple[Kind, float]] = ()) -> None:
@@ -64,8 +64,8 @@ class Estimate:
 class Pace:
     """What is left of a run on so many cores, in seconds: corrected as its cells are done."""
 
-    def __init__(self, estimate: Estimate, settings: Iterable[Setting], cores: int) -> None:
-        self._estimate, self._cores = estimate, cores
+    def __init__(self, durations: Durations, settings: Iterable[Setting], cores: int) -> None:
+        self._durations, self._cores = durations, cores
         self._waiting = Counter(Kind.of(setting) for setting in settings)
         self._began: float | None = None  # when the first was done: until then, processes are being started
         self._measured = 0.0  # the sum of the times of what has been done since
@@ -75,7 +75,7 @@ class Pace:
         kind = Kind.of(setting)
         self._waiting[kind] -= 1
         if seconds is not None:
-            self._estimate.add(kind, seconds)
+            self._durations.add(kind, seconds)
         if self._began is None:
             self._began = time.monotonic()
         else:
@@ -85,7 +85,7 @@ class Pace:
         """Seconds; None where nothing like some of it was measured."""
         total = 0.0
         for kind, count in self._waiting.items():
-            seconds = self._estimate.seconds(kind)
+            seconds = self._durations.seconds(kind)
             if count and seconds is None:
                 return None
             total += count * (seconds or 0.0)

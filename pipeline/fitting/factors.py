@@ -13,8 +13,7 @@ from typing import Any
 from mma.adapters import adapter_class, adapters, options_of, reference, short_name
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Choice, Setting, check_of_use, recipe_names
-from mma.pipeline.fitting.protocols import OPTIONS, Protocol, make_protocol, protocol_class
-from mma.pipeline.fitting.protocols import options_of as options_of_protocol
+from mma.pipeline.fitting.protocols import OPTIONS, Protocol, make_protocol, protocol_class, protocol_options
 from mma.pipeline.fitting.settings import FACTORS
 from mma.pipeline.options import MOST_VALUES, numbers, short
 
@@ -71,7 +70,7 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
     fitted = [name for name in named if name != "zero-shot"] or named
     check_of_use(factors, fitted, protocols)
     has = list(dict.fromkeys(name for adapter in fitted for name in recipe_names(adapter)))
-    for name in values_of("recipe", factors):
+    for name in factor_values("recipe", factors):
         if name is not None and name not in has:
             raise UsageError(f"{', '.join(map(short_name, fitted))}: no recipe {name!r}: {nearest(name, has)}")
     _check_targets(bool(targets_of(factors)), protocols)
@@ -106,21 +105,21 @@ def choices_of(factors: Factors, protocol: str, shots: int) -> Iterator[Choice]:
             for name, values in factors.items()
             if name in options
         }
-        recipe = {name: values_of(name, factors) for name in RECIPE if name in factors and kind.trains}
+        recipe = {name: factor_values(name, factors) for name in RECIPE if name in factors and kind.trains}
         at = replace(drawn, shots=shots) if "shots" not in factors else drawn
-        words = (values_of("select", factors), values_of("recipe", factors), values_of("val", factors))
+        words = (factor_values("select", factors), factor_values("recipe", factors), factor_values("val", factors))
         for option, steps, select, name, val in itertools.product(_product(given), _product(recipe), *words):
             yield Choice(adapter, at, option, steps, select, name, val)
 
 
 def protocols_of(factors: Factors, protocol: str) -> list[Protocol]:
     """The ways in which episodes are drawn under one protocol: the product of those factors that it has."""
-    has = options_of_protocol(protocol_class(protocol))
-    given = {name: values_of(name, factors) for name in OPTIONS if name in factors and name in has}
+    has = protocol_options(protocol_class(protocol))
+    given = {name: factor_values(name, factors) for name in OPTIONS if name in factors and name in has}
     return [make_protocol(protocol, values) for values in _product(given)]
 
 
-def values_of(name: str, factors: Factors) -> list[Any]:
+def factor_values(name: str, factors: Factors) -> list[Any]:
     """The values of a factor of `fit`, each once; its default where it is not given."""
     field = FACTORS[name]
     values = factors.get(name, [field.default])

@@ -20,7 +20,7 @@ from torch import Tensor
 from mma.cache import Cache, open_cache
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
-from mma.pipeline.fitting.cells import Data, digest
+from mma.pipeline.fitting.cells import Data, short_digest
 from mma.pipeline.fitting.episodes import Episode, Labels, draw_episode
 from mma.pipeline.fitting.protocols import NO_NOISE, Classes, Protocol
 from mma.pipeline.options import numbers
@@ -160,7 +160,7 @@ class Features:
     def _digest(self) -> str:
         """Of the bytes that were read, and how they were put together: never of what a fingerprint says alone."""
         cache, text = self.images.cache, self.text
-        return digest({"bytes": cache.digest(cache.header.rows, text.prompts), "reduce": text.reduce})
+        return short_digest({"bytes": cache.digest(cache.header.rows, text.prompts), "reduce": text.reduce})
 
 
 class Loader:

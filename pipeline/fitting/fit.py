@@ -14,7 +14,7 @@ from rich.console import Console
 from mma.adapters import adapter_class, options_of, short_name
 from mma.pipeline.errors import UsageError, WorkError, nearest
 from mma.pipeline.fitting.factors import adapters_of
-from mma.pipeline.fitting.plan import Plan, add_grid
+from mma.pipeline.fitting.plan import GridPlan, add_grid
 from mma.pipeline.fitting.results import Failure, Grid, Result, setting_folder
 from mma.pipeline.fitting.runner import Runner, bar
 from mma.pipeline.fitting.settings import FitSettings
@@ -30,7 +30,7 @@ def fit(settings: FitSettings, console: Console) -> Grid:
     at the end where a fit failed: the others are kept.
     """
     _check_options(settings)
-    plan = Plan(keep_weights=True, tolerant=len(settings.cache) > 1)
+    plan = GridPlan(keep_weights=True, tolerant=len(settings.cache) > 1)
     add_grid(plan, settings.cache, settings.factors, settings.device, settings.partial, console)
     for setting, why in plan.undrawn.items():  # of several data sets, one that cannot be drawn stops no other
         if all(other.adapter != setting.adapter for other in plan.rows):

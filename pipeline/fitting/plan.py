@@ -20,10 +20,10 @@ from mma.pipeline.fitting.factors import (
     Factors,
     check_factors,
     choices_of,
+    factor_values,
     protocols_of,
     seeds_of,
     targets_of,
-    values_of,
 )
 from mma.pipeline.fitting.features import Address, Features, Loader
 from mma.pipeline.fitting.grid import Work
@@ -34,7 +34,7 @@ from mma.pipeline.fitting.targets import check_targets
 
 
 @dataclass
-class Plan:
+class GridPlan:
     """Settings with their cells, in the order of the table; and where each finds its data."""
 
     keep_weights: bool = False
@@ -101,7 +101,7 @@ class Plan:
 
 
 def add_grid(
-    plan: Plan,
+    plan: GridPlan,
     caches: Sequence[str],
     factors: Factors,
     device: str = "auto",
@@ -114,12 +114,12 @@ def add_grid(
     """
     device = pick_device(device).type
     seeds, wanted = seeds_of(factors), targets_of(factors)
-    texts = list(itertools.product(values_of("prompts", factors), values_of("reduce", factors)))
+    texts = list(itertools.product(factor_values("prompts", factors), factor_values("reduce", factors)))
     grids = [Address(cache, *text, device, partial) for cache in caches for text in texts]
     protocols = {address: _protocols(plan.loader.features(address), factors) for address in grids}
     check_factors(factors, list(dict.fromkeys(name for names in protocols.values() for name in names)))
     shots = min(
-        most_shots(plan.loader.features(address).labels, drawn, validate="rows" in values_of("val", factors))
+        most_shots(plan.loader.features(address).labels, drawn, validate="rows" in factor_values("val", factors))
         for address, names in protocols.items()
         for name in names
         for drawn in protocols_of(factors, name)
@@ -144,7 +144,7 @@ def add_grid(
 def _protocols(features: Features, factors: Factors) -> list[str]:
     """The protocols of a grid on some data, each once."""
     usual = usual_protocol(len(features.classnames), len(targets_of(factors)))
-    return list(dict.fromkeys(name or usual for name in values_of("protocol", factors)))
+    return list(dict.fromkeys(name or usual for name in factor_values("protocol", factors)))
 
 
 def _notes(choice: Choice, setting: Setting) -> Iterator[str]:

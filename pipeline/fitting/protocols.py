@@ -241,7 +241,7 @@ def protocol_class(name: str) -> type[Protocol]:
     return PROTOCOLS[name]
 
 
-def options_of(kind: type[Protocol]) -> tuple[str, ...]:
+def protocol_options(kind: type[Protocol]) -> tuple[str, ...]:
     """What can be varied of a protocol."""
     return tuple(field.name for field in fields(kind))
 
@@ -249,7 +249,7 @@ def options_of(kind: type[Protocol]) -> tuple[str, ...]:
 def make_protocol(name: str, options: Mapping[str, Any]) -> Protocol:
     """The protocol of that name, with those of the options that it has. UsageError for a value that cannot be."""
     kind = protocol_class(name)
-    return kind(**{option: value for option, value in options.items() if option in options_of(kind)})
+    return kind(**{option: value for option, value in options.items() if option in protocol_options(kind)})
 
 
 def usual_protocol(classes: int, targets: int = 0) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mma.adapters import Adapter, History, Labelled, Support, adapter_class, fit, predict, to_bytes, zero_shot_logits
 from mma.adapters.blame import blaming
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import Cell, Setting, digest
+from mma.pipeline.fitting.cells import Cell, Setting, short_digest
 from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
@@ -45,7 +45,7 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
             f"{setting.name}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
             f"mma embed --views {wanted} --view-splits test"
         )
-    episode = draw(cell, data)
+    episode = draw_cell(cell, data)
     if setting.select == "classes":
         counts = np.bincount(np.searchsorted(episode.classes, episode.support.label), minlength=len(episode.classes))
         new_classes = any(not _known(test, episode) for test in episode.tests)
@@ -56,7 +56,7 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
         each.images.check_noise("test", protocol.test_noise)
 
 
-def draw(cell: Cell, data: Sequence[Features]) -> Episode:
+def draw_cell(cell: Cell, data: Sequence[Features]) -> Episode:
     """The episode of a cell. Raises UsageError where a cache has too few rows for it."""
     images, *targets = (features.images for features in data)
     return images.episode(cell.setting.protocol, cell.seed, cell.setting.select == "val", tuple(targets))
@@ -68,7 +68,7 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     The same cell on the same machine gives the same result, whatever runs before or beside it.
     """
     setting, features = cell.setting, data[0]
-    episode = draw(cell, data)
+    episode = draw_cell(cell, data)
     _warm_up()
     start = time.perf_counter()
     adapter = adapter_class(setting.adapter)(**dict(setting.options))
@@ -180,7 +180,7 @@ def _where(features: Features) -> dict[str, str]:
 def _digest(episode: Episode) -> str | None:
     """Which shots were drawn, whatever their order: seeds that drew the same ones are no draws of their own."""
     rows, label = episode.support.rows.tolist(), episode.support.label.tolist()
-    return digest({"rows": sorted(zip(rows, label, strict=True))}) if rows else None
+    return short_digest({"rows": sorted(zip(rows, label, strict=True))}) if rows else None
 
 
 def _history(history: History) -> dict[str, Any]:

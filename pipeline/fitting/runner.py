@@ -23,7 +23,7 @@ from mma.cache.durable import write_whole
 from mma.pipeline.fitting.cells import Cell
 from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
-from mma.pipeline.fitting.plan import Plan
+from mma.pipeline.fitting.plan import GridPlan
 from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
 from mma.pipeline.fitting.store import Store, to_json
 from mma.pipeline.progress import Remaining, track
@@ -39,7 +39,7 @@ class Runner:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: GridPlan,
         store: Store,
         out: Path,
         *,

@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutScore:
     """What was right of what was held out, in percent; `new` is None where no classes were."""
 
     base: float
@@ -81,7 +81,7 @@ def check_division(counts: NDArray[np.int64], *, classes: bool) -> None:
         )
 
 
-def fit_by_classes(adapter: Adapter, support: Support, recipe: Recipe, *, seed: int) -> tuple[History, HeldOut]:
+def fit_by_classes(adapter: Adapter, support: Support, recipe: Recipe, *, seed: int) -> tuple[History, HeldOutScore]:
     """Fit `adapter` in place on all of a support, for as many epochs and with the open hyper-parameters that are best
     on what is held out of it.
     """
@@ -137,16 +137,16 @@ def divide(support: Support, *, seed: int, classes: bool) -> list[Part]:
     return parts
 
 
-def score(folds: Sequence[tuple[Adapter, Part]]) -> dict[Values, HeldOut]:
+def score(folds: Sequence[tuple[Adapter, Part]]) -> dict[Values, HeldOutScore]:
     """What every value of the open hyper-parameters has right, over all rows of all folds."""
     base = _shares([_right(adapter, part.base, part.support.text) for adapter, part in folds])
     if any(part.new is None for _, part in folds):
-        return {values: HeldOut(share, None) for values, share in base.items()}
+        return {values: HeldOutScore(share, None) for values, share in base.items()}
     new = _shares([_right(a, part.new, part.new_text) for a, part in folds if part.new and part.new_text is not None])
-    return {values: HeldOut(share, new[values]) for values, share in base.items()}
+    return {values: HeldOutScore(share, new[values]) for values, share in base.items()}
 
 
-def best_of(scores: Mapping[Values, HeldOut]) -> tuple[dict[str, float], HeldOut]:
+def best_of(scores: Mapping[Values, HeldOutScore]) -> tuple[dict[str, float], HeldOutScore]:
     """The first of the values with the best score, and what it has right."""
     values = max(scores, key=lambda each: scores[each].score)
     return dict(values), scores[values]

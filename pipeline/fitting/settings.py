@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
-DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe", "Adapter", "Output"
+DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe (by default, the adapter's)", "Adapter", "Output"
 SELECTIONS = ("val", "classes", "last", "oracle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROCESSES = "Processes; 1 uses the threads of this one."
@@ -38,10 +38,12 @@ class FitSettings:
     cache: Annotated[tuple[str, ...], Option("A finished cache: a path, or an fsspec URL. May be repeated.", DATA)]
     target: Annotated[
         tuple[str, ...],
-        Option("Score this cache too; it needs no shots. May be repeated.", DATA, factor=True),
+        Option("Also score this cache, of the same model. May be repeated.", DATA, factor=True),
     ] = ()
     prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
-    reduce: Annotated[str, Option("Templates to a vector: unit or raw mean, or a number.", DATA, factor=True)] = "unit"
+    reduce: Annotated[
+        str, Option("Templates to one vector: unit or raw mean, or one by number.", DATA, factor=True)
+    ] = "unit"
     partial: Annotated[bool, Option("Take the finished rows of an unfinished cache.", DATA)] = False
 
     protocol: Annotated[
@@ -49,7 +51,7 @@ class FitSettings:
         Option(
             "base-to-new, few-shot, cross-dataset or domain-shift.",
             PROTOCOL,
-            shown="by classes and targets",
+            shown="base-to-new; cross-dataset with targets",
             factor=True,
         ),
     ] = None
@@ -71,7 +73,7 @@ class FitSettings:
     supports: Annotated[
         str,
         Option(
-            "equal: shots of each class; natural: as the data set has them.",
+            "equal: shots of every class; natural: as many in all.",
             PROTOCOL,
             choices=("equal", "natural"),
             factor=True,
@@ -80,7 +82,7 @@ class FitSettings:
     val: Annotated[
         str,
         Option(
-            "rows: up to 4 of a class, to choose on; none: draw none, and refuse what needs them.",
+            "rows: up to 4 per class, to choose on; none: no row.",
             PROTOCOL,
             choices=("rows", "none"),
             factor=True,
@@ -89,7 +91,7 @@ class FitSettings:
     select: Annotated[
         str | None,
         Option(
-            "Choose on val; classes: on those held out of the support; last: no choice; oracle: on test, a bound.",
+            "Choose on val, classes (held out), oracle (test), or last: never.",
             PROTOCOL,
             choices=SELECTIONS,
             shown="the recipe's, else val",
@@ -97,13 +99,11 @@ class FitSettings:
         ),
     ] = None
     draws: Annotated[
-        str, Option("nested, or coop for the published sampler's.", PROTOCOL, choices=("nested", "coop"), factor=True)
+        str, Option("nested, or coop: as CoOp's code draws.", PROTOCOL, choices=("nested", "coop"), factor=True)
     ] = "nested"
     base_rule: Annotated[
         str,
-        Option(
-            "Base classes of an odd number: ceil or floor of half.", PROTOCOL, choices=("ceil", "floor"), factor=True
-        ),
+        Option("Half of an odd number of classes: up or down.", PROTOCOL, choices=("ceil", "floor"), factor=True),
     ] = "ceil"
     base_ratio: Annotated[float, Option("Base classes to new classes.", PROTOCOL, least=0, most=1e6, factor=True)] = 1.0
     label_noise: Annotated[
@@ -111,44 +111,39 @@ class FitSettings:
     ] = 0.0
     imbalance: Annotated[
         float,
-        Option("Shots of the largest class to those of the smallest.", PROTOCOL, least=1, most=1e6, factor=True),
+        Option("Most shots of a class to the fewest.", PROTOCOL, least=1, most=1e6, factor=True),
     ] = 1.0
     train_noise: Annotated[str, Option("Train on this noisy view of the cache.", PROTOCOL, factor=True)] = "none"
     test_noise: Annotated[str, Option("Score this noisy view of the cache.", PROTOCOL, factor=True)] = "none"
 
     recipe: Annotated[
         str | None,
-        Option(
-            "By name, as `mma adapters NAME` lists them; the values below replace its own.",
-            RECIPE,
-            shown="the adapter's first",
-            factor=True,
-        ),
+        Option("One that `mma adapters NAME` lists.", RECIPE, shown="the adapter's first", factor=True),
     ] = None
     lr: Annotated[float | None, Option("Learning rate.", RECIPE, least=0, factor=True)] = None
     weight_decay: Annotated[float | None, Option("Weight decay.", RECIPE, least=0, most=1e6, factor=True)] = None
     batch: Annotated[int | None, Option("Images per step.", RECIPE, least=1, most=10**8, factor=True)] = None
-    epochs: Annotated[int | None, Option("At most.", RECIPE, least=1, most=10**6, factor=True)] = None
+    epochs: Annotated[int | None, Option("Epochs at most.", RECIPE, least=1, most=10**6, factor=True)] = None
     patience: Annotated[
         int | None,
         Option("Epochs to wait for a better one.", RECIPE, least=1, most=10**6, factor=True),
     ] = None
     optimizer: Annotated[
         str | None,
-        Option("adam, adamw or sgd.", RECIPE, choices=("adam", "adamw", "sgd"), factor=True),
+        Option("Which optimiser.", RECIPE, choices=("adam", "adamw", "sgd"), factor=True),
     ] = None
     schedule: Annotated[
         str | None,
-        Option("constant or cosine.", RECIPE, choices=("constant", "cosine"), factor=True),
+        Option("Of the learning rate.", RECIPE, choices=("constant", "cosine"), factor=True),
     ] = None
     warmup: Annotated[
         int | None,
-        Option("Epochs at first at a rate of 1e-5.", RECIPE, least=0, most=10**6, factor=True),
+        Option("First epochs, at a rate of 1e-5.", RECIPE, least=0, most=10**6, factor=True),
     ] = None
     monitor: Annotated[
         str | None,
         Option(
-            "Validation selects by accuracy or loss.",
+            "What validation selects by.",
             RECIPE,
             choices=("accuracy", "loss"),
             factor=True,
@@ -157,9 +152,7 @@ class FitSettings:
 
     adapter: Annotated[
         tuple[str, ...],
-        Option(
-            "A name that `mma adapters` lists, or FILE.py:CLASS. a,b,c, or repeated.", ADAPTER, split=True, factor=True
-        ),
+        Option("Of `mma adapters`, or FILE.py:CLASS; several: a,b,c.", ADAPTER, split=True, factor=True),
     ] = ("mma",)
     options: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, for the adapters that have them
 

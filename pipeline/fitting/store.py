@@ -1,6 +1,6 @@
 """The results of a folder: one SQLite file, `results.sqlite`, that any SQLite tool can read.
 
-    cells        one row a cell that is done or failed: its config, metrics, details, seconds, status, reason
+    cells        one row per cell that is done or failed: its config, metrics, details, seconds, status, reason
     predictions  per cell and test: the predicted class of each row, little-endian int32
     tests        the rows and labels that predictions are about, shared by all cells that have them
     claims       which process runs which cell; see claims.py

@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
-from mma.pipeline.fitting.ablate import Shown, plain
+from mma.pipeline.fitting.ablate import Shown, plain_bar
 from mma.pipeline.fitting.cells import Setting
 from mma.pipeline.fitting.factors import as_typed
 from mma.pipeline.fitting.grid import Outcome
-from mma.pipeline.fitting.plan import Plan
+from mma.pipeline.fitting.plan import GridPlan
 from mma.pipeline.fitting.protocols import OPTIONS
 from mma.pipeline.fitting.results import Result
 from mma.pipeline.progress import Left, Rate, Remaining
@@ -25,11 +25,11 @@ LIVE_ROWS = 12  # settings shown while running, those that changed last
 
 @contextmanager
 def live_table(
-    console: Console, plan: Plan, outcomes: Mapping[str, Outcome], total: int, left: Remaining
+    console: Console, plan: GridPlan, outcomes: Mapping[str, Outcome], total: int, left: Remaining
 ) -> Iterator[Shown]:
     """Running means of the settings that changed last."""
     if not console.is_terminal:
-        with plain(console, plan, dict(outcomes), total, left) as shown:
+        with plain_bar(console, plan, dict(outcomes), total, left) as shown:
             yield shown
         return
     bar = Progress(BarColumn(), MofNCompleteColumn(), Rate("cells"), Left(left))
@@ -47,7 +47,9 @@ def live_table(
         yield advance
 
 
-def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outcome], apart: Collection[str]) -> Table:
+def running(
+    settings: Sequence[Setting], plan: GridPlan, outcomes: Mapping[str, Outcome], apart: Collection[str]
+) -> Table:
     """Settings with what is known of them so far, and with what tells them `apart`."""
     done = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Result)}
     table = Table(box=None)
@@ -64,7 +66,7 @@ def running(settings: Sequence[Setting], plan: Plan, outcomes: Mapping[str, Outc
     return table
 
 
-def telling_apart(plan: Plan) -> list[str]:
+def telling_apart(plan: GridPlan) -> list[str]:
     """The factors in which settings of a plan differ; without an adapter's own, which stand in its label."""
     rows = [{**setting.flat(), "cache": plan.cache(setting)} for setting in plan.rows]
     names = dict.fromkeys(name for row in rows for name in row)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mma.adapters import AdapterError, adapter_class
 from mma.pipeline.errors import UsageError
-from mma.pipeline.fitting.cells import NUMERICS, OF_SUPPORT, digest
+from mma.pipeline.fitting.cells import NUMERICS, OF_SUPPORT, short_digest
 from mma.pipeline.fitting.store import FILE, Store
 
 
@@ -147,7 +147,7 @@ def _setting(records: Sequence[dict[str, Any]], store: Store, shared: dict[str, 
         dataset=first["dataset"],
         adapter=first["adapter"],
         protocol=factors["protocol"],
-        source=digest({"fingerprint": config.get("fingerprint", {})}),
+        source=short_digest({"fingerprint": config.get("fingerprint", {})}),
         digest=first["data"],
         cache=str(config.get("cache_path", "")),
         factors=factors,

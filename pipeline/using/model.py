@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mma.adapters import Adapter, AdapterError, Shapes, adapter_class
 from mma.adapters.storage import restored
-from mma.cache.durable import PARTIAL, digest, sync_tree
+from mma.cache.durable import PARTIAL, sha256, sync_tree
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
 from mma.pipeline.regular_files import parse_json, read_regular
@@ -167,7 +167,7 @@ def write_model(model: Model, card: str, folder: Path, *, force: bool = False) -
     try:
         weights = _weights(model)
         (draft / WEIGHTS).write_bytes(weights)
-        (draft / ABOUT).write_bytes(_about_bytes({**asdict(model.about), "weights_sha256": digest(weights)}))
+        (draft / ABOUT).write_bytes(_about_bytes({**asdict(model.about), "weights_sha256": sha256(weights)}))
         (draft / CARD).write_text(card, encoding="utf-8")
         sync_tree(draft)
         if folder.exists():
@@ -199,7 +199,7 @@ def open_model(folder: Path, device: str = "cpu") -> Model:
         weights = read_regular(folder / WEIGHTS, MOST_WEIGHTS)
     except OSError as error:
         raise UsageError(f"{folder / WEIGHTS} cannot be read ({error.strerror or error}): export it again") from error
-    if digest(weights) != about.weights_sha256:
+    if sha256(weights) != about.weights_sha256:
         raise UsageError(f"{folder / WEIGHTS} is not what {ABOUT} was written with (its SHA-256): export it again")
     try:
         tensors = {name: tensor.to(device) for name, tensor in safetensors.torch.load(weights).items()}
@@ -259,7 +259,7 @@ def _read_about(folder: Path) -> About:
 def _about_bytes(content: Mapping[str, Any]) -> bytes:
     """model.json of its content."""
     named = {"schema": SCHEMA, "version": VERSION, **content}
-    checksum = digest(json.dumps(named, sort_keys=True).encode())
+    checksum = sha256(json.dumps(named, sort_keys=True).encode())
     return (json.dumps({**named, "sha256": checksum}, indent=2) + "\n").encode()
 
 

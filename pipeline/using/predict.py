@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mma.cache.durable import digest
+from mma.cache.durable import sha256
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.progress import track
@@ -127,7 +127,7 @@ def _note(model: Model, scorer: Scorer, settings: PredictSettings) -> dict[str, 
     return {
         "model": model.about.weights_sha256,
         "classes": list(scorer.classnames),
-        "texts": digest(texts),
+        "texts": sha256(texts),
         "top": settings.top,
         "threshold": settings.threshold,
         "coverage": settings.coverage,

@@ -81,7 +81,7 @@ class PredictSettings:
     clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", MODEL)] = None
     pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", MODEL)] = None
     device: Annotated[str, Option("auto, cpu, cuda or mps.", MODEL, choices=DEVICES)] = "auto"
-    workers: Annotated[int | None, Option("Threads that decode.", MODEL, least=1, shown="one a core")] = None
+    workers: Annotated[int | None, Option("Threads that decode.", MODEL, least=1, shown="one per core")] = None
 
     format: Annotated[str | None, Option("How it is written.", OUTPUT, choices=FORMATS, shown="table")] = None
     out: Annotated[Path | None, Option("A file to write: .csv or .jsonl.", OUTPUT)] = None

@@ -22,13 +22,13 @@ from mma.adapters import (
     unit,
     zero_shot_logits,
 )
-from mma.adapters.kron_ridge import HeldOut, KroneckerRidge, Ridge, Setting, choose, divisions
+from mma.adapters.kron_ridge import HeldOut, HyperParameters, KroneckerRidge, Ridge, choose, divisions
 from mma.adapters.proker import Form, ProximalKernelRidge
 
 from .toy import Toy, toy
 
 KERNELS = list(product([0.0, 2.0], [0.0, 1.5], [0.0, 0.7]))  # beta, gamma, delta
-OPEN: dict[str, float | None] = dict.fromkeys(Setting._fields)
+OPEN: dict[str, float | None] = dict.fromkeys(HyperParameters._fields)
 
 
 def problem(classes: int = 5, dim: int = 32) -> Toy:
@@ -234,7 +234,7 @@ def test_validation_rows_change_nothing() -> None:
     adapter = fitted(data.support)
     validated = KroneckerRidge()
     history = fit(validated, data.support, validated.recipe, seed=0, validation=data.validation)
-    assert history.chosen == dict(zip(Setting._fields, adapter.setting.tolist(), strict=True))
+    assert history.chosen == dict(zip(HyperParameters._fields, adapter.setting.tolist(), strict=True))
     assert torch.equal(validated.own, adapter.own)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mma.adapters import Adapter, AdapterError, Option, options_of
+from mma.adapters import Adapter, AdapterError, AdapterOption, options_of
 
 
 class Sample(Adapter):
@@ -30,13 +30,13 @@ OPTIONS = {option.name: option for option in options_of(Sample)}
 
 def test_options_are_read_from_the_signature_in_its_order() -> None:
     assert list(OPTIONS.values()) == [
-        Option("share", float, (), False, 0.5),
-        Option("heads", int, (), False, 4),
-        Option("rank", int, (), True, 8),
-        Option("alpha", float, (), True, None),
-        Option("side", str, ("left", "right"), False, "left"),
-        Option("shuffle", bool, (), False, True),
-        Option("name", str, (), False, "a"),
+        AdapterOption("share", float, (), False, 0.5),
+        AdapterOption("heads", int, (), False, 4),
+        AdapterOption("rank", int, (), True, 8),
+        AdapterOption("alpha", float, (), True, None),
+        AdapterOption("side", str, ("left", "right"), False, "left"),
+        AdapterOption("shuffle", bool, (), False, True),
+        AdapterOption("name", str, (), False, "a"),
     ]
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from mma.adapters import accuracy, fit, predict, unit, zero_shot_logits
-from mma.adapters.transclip import TransClip, gaussians, log_gaussian, most_certain_means, nearest, neighbour_graph
+from mma.adapters.transclip import TransClip, gaussians, log_gaussian, most_certain_means, neighbour_graph, neighbours
 
 from .toy import toy
 
@@ -38,7 +38,7 @@ def test_the_likelihood_is_that_of_gaussians_with_one_diagonal_covariance() -> N
 
 def test_neighbours_are_the_nearest_other_rows() -> None:
     image = toy(dtype=torch.float64).test.image
-    index, affinity = nearest(image, 3)
+    index, affinity = neighbours(image, 3)
     cosine = image @ image.mT
     for i, row in enumerate(cosine):
         others = [j for j in row.argsort(descending=True).tolist() if j != i][:3]

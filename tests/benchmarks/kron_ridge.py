@@ -16,7 +16,7 @@ import time
 import torch
 
 from mma.adapters import Support, accuracy, fit, kron_ridge, predict, unit, zero_shot_logits
-from mma.adapters.kron_ridge import KroneckerRidge, Setting
+from mma.adapters.kron_ridge import HyperParameters, KroneckerRidge
 
 
 def problem(classes: int, shots: int, dim: int, *, new_classes: bool) -> tuple[Support, Support]:
@@ -59,7 +59,7 @@ def main() -> None:
     print(f"chosen and solved in {fitted:.1f} s ({processor:.1f} s of processors); peak {peak:.2f} GiB of the process")
     print(f"{len(test.label)} images scored in {predicted:.1f} s")
     print(f"accuracy {accuracy(logits, test.label):.4f}, zero-shot {zero_shot:.4f}")
-    print(Setting(*adapter.setting.tolist()))
+    print(HyperParameters(*adapter.setting.tolist()))
 
 
 if __name__ == "__main__":

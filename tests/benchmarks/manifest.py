@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mma.pipeline.datasets import Source, find_dataset
+from mma.pipeline.datasets import Lookup, find_dataset
 from mma.pipeline.embedding.header import manifest_hash
 
 
@@ -44,7 +44,7 @@ def main() -> None:
             manifest = at / "images.csv"
             plain = timed(lambda manifest=manifest: read_plainly(manifest))
             found = []
-            listed = timed(lambda manifest=manifest, found=found: found.append(find_dataset(str(manifest), Source())))
+            listed = timed(lambda manifest=manifest, found=found: found.append(find_dataset(str(manifest), Lookup())))
             hashed = timed(lambda found=found: manifest_hash(found[0]))
             print(
                 f"{count:>9,} rows: listed and checked {listed:.2f} s, hashed {hashed:.2f} s; "

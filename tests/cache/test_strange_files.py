@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mma.cache import CacheError, CacheWriter, mend, open_cache, verify
-from mma.cache.journal import Entry
+from mma.cache.journal import JournalEntry
 
 from .writing import manifest, repair, snapshot
 
@@ -132,7 +132,7 @@ def test_deep_json_is_damage_like_any_other(name: str, copy: Path, expected: dic
 
 
 def test_a_line_of_deep_json_is_no_entry() -> None:
-    assert Entry.from_line(b"[" * 100_000 + b"]" * 100_000 + b"\n") is None
+    assert JournalEntry.from_line(b"[" * 100_000 + b"]" * 100_000 + b"\n") is None
 
 
 def test_a_strange_spare_journal_is_replaced_by_the_next_writer(

@@ -25,7 +25,7 @@ from .writing import (
 )
 
 
-@pytest.mark.parametrize("layout", ["one chunk", "even", "ragged", "a row a chunk", "views"])
+@pytest.mark.parametrize("layout", ["one chunk", "even", "ragged", "row per chunk", "views"])
 def test_what_is_written_is_read(layout: str, whole: dict[str, Path]) -> None:
     cache = open_cache(whole[layout])
     about = cache.header

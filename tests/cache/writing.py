@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mma.cache import CacheError, CacheWriter, Chunk, Failure, Header, ManifestSplit, Status, killpoint, mend
+from mma.cache import CacheError, CacheWriter, Chunk, FailedRow, Header, ManifestSplit, Status, killpoint, mend
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ LAYOUTS = {
     "one chunk": Layout({"train": 7}, chunk=16),
     "even": Layout({"train": 24, "test": 8}, chunk=8),
     "ragged": Layout({"train": 23, "val": 1, "test": 9}, chunk=4),
-    "a row a chunk": Layout({"train": 6, "test": 5}, chunk=1, dim=3),
+    "row per chunk": Layout({"train": 6, "test": 5}, chunk=1, dim=3),
     "views": Layout({"train": 10, "test": 10}, chunk=4, views=3, dtype="float32"),
     "wide": Layout({"train": 600, "test": 200}, chunk=100, dim=512),
 }
@@ -74,7 +74,7 @@ def manifest(about: Header) -> dict[str, ManifestSplit]:
     }
 
 
-def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[Failure]]:
+def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[FailedRow]]:
     """Values of a chunk; every seventh row of an even chunk has failed."""
     rows = [
         np.random.default_rng([len(chunk.split), row]).standard_normal((about.views[chunk.split], about.dim))

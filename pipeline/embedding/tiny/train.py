@@ -125,7 +125,9 @@ def _rgb(hue: float, saturation: float, value: float) -> tuple[int, ...]:
     return tuple(int(255 * v) for v in colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
-def batches(preprocess: Callable[[Image.Image], Tensor], seed: int, size: int) -> Iterator[tuple[Tensor, list[str]]]:
+def captioned_batches(
+    preprocess: Callable[[Image.Image], Tensor], seed: int, size: int
+) -> Iterator[tuple[Tensor, list[str]]]:
     """Endless images [size, 3, 64, 64] and captions, the names drawn evenly."""
     rng, colours, forms = np.random.default_rng(seed), list(INKS), [*FORMS, *TURNED]
     while True:
@@ -141,7 +143,7 @@ def train(model: CLIP, preprocess: Callable[[Image.Image], Tensor], steps: int, 
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}])
     loss_of, seen = ClipLoss(), torch.zeros(model.vocab_size, dtype=torch.bool)
     started = time.perf_counter()
-    for step, (images, captions) in zip(range(steps), batches(preprocess, seed, batch), strict=False):
+    for step, (images, captions) in zip(range(steps), captioned_batches(preprocess, seed, batch), strict=False):
         rise, fall = min(1, (step + 1) / WARMUP), (1 + np.cos(np.pi * step / steps)) / 2
         for group in optimizer.param_groups:
             group["lr"] = RATE * rise * fall

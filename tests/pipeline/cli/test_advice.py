@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mma.pipeline.cli.commands import as_flags
+
 from ...conftest import COMMAND, Run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -47,6 +49,15 @@ def test_ablate_advises_in_its_own_words(mma_here: Run, small_cache: Path, tmp_p
     assert "small: " in done.stderr
     done = mma_here("ablate", "--cache", small_cache, "--workers", 0, cwd=tmp_path)
     assert "--workers 0: it must be from 1" in done.stderr
+
+
+def test_options_in_a_message_are_written_as_a_command_has_them() -> None:
+    said = (
+        "`update=True` embeds anew, `max_pixels=N` bounds, `model=ViT-B-32` names; `mma datasets` lists, x=True is not"
+    )
+    assert as_flags(said) == (
+        "--update embeds anew, --max-pixels N bounds, --model ViT-B-32 names; `mma datasets` lists, x=True is not"
+    )
 
 
 @pytest.mark.parametrize("pivot", ["lam,shotz", "lamm,shots", "alpha,shots"])

@@ -110,7 +110,7 @@ def test_repair_asks_for_the_data_set_where_it_is_no_longer_there(
     moved = photo_folder.rename(tmp_path / "moved")
     (path / "image/test/embedding/c/0/0/0").unlink()
     damaged = snapshot(path)
-    with pytest.raises(UsageError, match=r"the images are needed, and not where they were .*: give --dataset"):
+    with pytest.raises(UsageError, match=r"the images are needed, and not where they were .*: give `dataset=NAME`"):
         cache_command("repair", path)
     assert snapshot(path) == damaged  # what cannot be computed again is not given up
     assert cache_command("repair", path, "--dataset", moved)[0] == 0
@@ -169,7 +169,7 @@ def test_an_imported_cache_is_repaired_from_another_copy(
 ) -> None:
     for name in names:
         (copy / name).write_bytes(b"?")
-    with pytest.raises(UsageError, match="was imported: import it again beside, and repair with --from that copy"):
+    with pytest.raises(UsageError, match="was imported: import it again beside, and repair `from=THAT_COPY`"):
         cache_command("repair", copy)
     assert cache_command("repair", copy, "--from", small_cache)[0] == 0
     assert snapshot(copy) == snapshot(small_cache)
@@ -278,7 +278,7 @@ def test_texts_are_added_to_an_imported_cache_by_naming_the_model(
     tip_adapter_folder(tmp_path / "tip", dim=24)
     path = tmp_path / "a.zarr"
     cache_command("import", "--tip-adapter", tmp_path / "tip", "--out", path)
-    with pytest.raises(UsageError, match="does not say which model made it: give --model"):
+    with pytest.raises(UsageError, match="does not say which model made it: give `model=NAME`"):
         embed(cache=path, text_only=True, dataset=None, model=None)
     _, said = embed(cache=path, text_only=True, dataset=None, templates=("a {}.",))
     assert "it cannot be checked that its model is this one" in said
@@ -293,7 +293,7 @@ def test_texts_are_added_to_an_imported_cache_by_naming_the_model(
 def test_a_folder_of_several_supports_asks_which(tmp_path: Path) -> None:
     tip_adapter_folder(tmp_path / "tip", shots=1)
     tip_adapter_folder(tmp_path / "tip", shots=16)
-    with pytest.raises(CacheError, match="supports of 1, 16 shots: choose with --shots"):
+    with pytest.raises(CacheError, match="supports of 1, 16 shots: choose with `shots=K`"):
         tip_adapter(tmp_path / "tip", None, None)
     found, _ = tip_adapter(tmp_path / "tip", 1, None)
     assert len(found.image["train"]) == 5

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from mma.pipeline.datasets import entries
-from mma.pipeline.datasets.catalog import Entry
+from mma.pipeline.datasets.catalog import CatalogEntry
 
 Rows = list[tuple[str, int]]  # path below the images, label
 Expected = dict[str, Rows]
@@ -52,11 +52,11 @@ def split_every(rows: Rows, **shares: int) -> Expected:
     return dealt
 
 
-def class_rows(entry: Entry, each: int, name: Callable[[str, int], str]) -> Rows:
+def class_rows(entry: CatalogEntry, each: int, name: Callable[[str, int], str]) -> Rows:
     return [(name(key, number), label) for label, key in enumerate(entry.classes) for number in range(each)]
 
 
-def food101(base: Path, entry: Entry) -> Expected:
+def food101(base: Path, entry: CatalogEntry) -> Expected:
     rows = split_every(class_rows(entry, 3, lambda key, n: f"{key}/{n + 1000}.jpg"), train=2, test=1)
     write_images(base / "images", [path for split in rows.values() for path, _ in split])
     for split, found in rows.items():
@@ -71,7 +71,7 @@ def food101(base: Path, entry: Entry) -> Expected:
     return rows
 
 
-def oxford_pets(base: Path, entry: Entry) -> Expected:
+def oxford_pets(base: Path, entry: CatalogEntry) -> Expected:
     cats = {"abyssinian", "bengal", "birman", "bombay", "british_shorthair", "egyptian_mau", "maine_coon", "persian"}
     spelt = [key.title() if key in cats else key for key in entry.classes]
     rows = [(f"{spelt[label]}_{n + 1}.jpg", label) for label in range(len(spelt)) for n in range(3)]
@@ -87,7 +87,7 @@ def oxford_pets(base: Path, entry: Entry) -> Expected:
     return dealt
 
 
-def stanford_cars(base: Path, entry: Entry) -> Expected:
+def stanford_cars(base: Path, entry: CatalogEntry) -> Expected:
     fields = [(name, "O") for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
     rows: Expected = {}
     for split, each in (("train", 2), ("test", 1)):
@@ -106,7 +106,7 @@ def stanford_cars(base: Path, entry: Entry) -> Expected:
     return rows
 
 
-def oxford_flowers(base: Path, entry: Entry) -> Expected:
+def oxford_flowers(base: Path, entry: CatalogEntry) -> Expected:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(102), 4))
     rows = [(f"image_{number + 1:05d}.jpg", int(label)) for number, label in enumerate(labels)]
     dealt = split_every(rows, train=1, val=1, test=2)
@@ -118,7 +118,7 @@ def oxford_flowers(base: Path, entry: Entry) -> Expected:
     return dealt
 
 
-def fgvc_aircraft(base: Path, entry: Entry) -> Expected:
+def fgvc_aircraft(base: Path, entry: CatalogEntry) -> Expected:
     rows = [(f"{1000000 + 7 * n}.jpg", n % len(entry.classes)) for n in range(3 * len(entry.classes))]
     dealt = split_every(rows, train=1, val=1, test=1)
     write_images(base / "images", [path for path, _ in rows])
@@ -130,7 +130,7 @@ def fgvc_aircraft(base: Path, entry: Entry) -> Expected:
     return dealt
 
 
-def dtd(base: Path, entry: Entry) -> Expected:
+def dtd(base: Path, entry: CatalogEntry) -> Expected:
     dealt = split_every(class_rows(entry, 3, lambda key, n: f"{key}/{key}_{n + 2:04d}.jpg"), train=1, val=1, test=1)
     for split, found in dealt.items():
         write_images(base / "images", [path for path, _ in found])
@@ -138,21 +138,21 @@ def dtd(base: Path, entry: Entry) -> Expected:
     return dealt
 
 
-def sun397(base: Path, entry: Entry, images: str) -> Expected:
+def sun397(base: Path, entry: CatalogEntry, images: str) -> Expected:
     rows = class_rows(entry, 3, lambda key, n: f"{key}/sun_a{n}.jpg")
     write_images(base / images, [path for path, _ in rows])
     write_lines(base / images / "ClassName.txt", [f"/{key}" for key in entry.classes])
     return {"all": rows}
 
 
-def sun397_with_partitions(base: Path, entry: Entry) -> Expected:
+def sun397_with_partitions(base: Path, entry: CatalogEntry) -> Expected:
     dealt = split_every(sun397(base, entry, "SUN397")["all"], train=2, test=1)
     write_lines(base / "Training_01.txt", [f"/{path}" for path, _ in dealt["train"]])
     write_lines(base / "Testing_01.txt", [f"/{path}" for path, _ in dealt["test"]])
     return dealt
 
 
-def ucf101(base: Path, entry: Entry) -> Expected:
+def ucf101(base: Path, entry: CatalogEntry) -> Expected:
     actions = [key.replace("_", "") for key in entry.classes]
     keys = list(entry.classes)
     rows = [(f"{keys[c]}/v_{actions[c]}_g{n + 1:02d}_c01.jpg", c) for c in range(len(keys)) for n in range(3)]
@@ -166,31 +166,31 @@ def ucf101(base: Path, entry: Entry) -> Expected:
     return dealt
 
 
-def class_folders(base: Path, entry: Entry, images: str, each: int = 4) -> Expected:
+def class_folders(base: Path, entry: CatalogEntry, images: str, each: int = 4) -> Expected:
     rows = class_rows(entry, each, lambda key, n: f"{key}/image_{n + 1:04d}.jpg")
     write_images(base / images, [path for path, _ in rows])
     return {"all": rows}
 
 
-def caltech101(base: Path, entry: Entry) -> Expected:
+def caltech101(base: Path, entry: CatalogEntry) -> Expected:
     write_images(base / "101_ObjectCategories", ["BACKGROUND_Google/image_0001.jpg", "Faces_easy/image_0001.jpg"])
     return class_folders(base, entry, "101_ObjectCategories")
 
 
-def imagenet(base: Path, entry: Entry, images: str) -> Expected:
+def imagenet(base: Path, entry: CatalogEntry, images: str) -> Expected:
     train = class_rows(entry, 2, lambda key, n: f"train/{key}/{key}_{n}.JPEG")
     test = class_rows(entry, 1, lambda key, n: f"val/{key}/ILSVRC2012_val_{n:08d}.JPEG")
     write_images(base / images, [path for path, _ in train + test])
     return {"train": train, "test": test}
 
 
-def only_test(base: Path, entry: Entry, images: str) -> Expected:
+def only_test(base: Path, entry: CatalogEntry, images: str) -> Expected:
     (base / images).mkdir(parents=True)
     (base / images / "README.txt").write_text("of the archive")
     return {"test": class_folders(base, entry, images, each=1)["all"]}
 
 
-Build = Callable[[Path, Entry], Expected]
+Build = Callable[[Path, CatalogEntry], Expected]
 
 # (data set, layout): folder below the root, and what fills it.
 LAYOUTS: dict[tuple[str, str], tuple[str, Build]] = {

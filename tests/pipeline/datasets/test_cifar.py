@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 from rich.console import Console
 
-from mma.pipeline.datasets import Source, entries, find_dataset
+from mma.pipeline.datasets import Lookup, entries, find_dataset
 from mma.pipeline.datasets.check import check_published
 from mma.pipeline.embedding.embed import EmbedSettings, embed
 from mma.pipeline.errors import UsageError
@@ -52,7 +52,7 @@ def write_batches(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> dic
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_batches_are_read_in_order_with_clean_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = write_batches(tmp_path, name, monkeypatch)
-    dataset = find_dataset(name, Source(tmp_path))
+    dataset = find_dataset(name, Lookup(tmp_path))
     assert dataset.classnames == entries()[name].classnames
     for split in ("train", "test"):
         np.testing.assert_array_equal(dataset.splits[split].labels, labels[split])
@@ -81,7 +81,7 @@ def test_a_missing_batch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "cifar-10-batches-py/data_batch_3").unlink()
     assert check_published(entries()["cifar10"], tmp_path).missing == ["data_batch_3"]
     with pytest.raises(UsageError, match="lacks data_batch_3"):
-        find_dataset("cifar10", Source(tmp_path))
+        find_dataset("cifar10", Lookup(tmp_path))
 
 
 def test_a_changed_batch_is_refused_before_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,5 +89,5 @@ def test_a_changed_batch_is_refused_before_it_is_opened(tmp_path: Path, monkeypa
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="not complete or damaged"):
-        find_dataset("cifar10", Source(tmp_path))
+        find_dataset("cifar10", Lookup(tmp_path))
     assert not (tmp_path / "owned").exists()

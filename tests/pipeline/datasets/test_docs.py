@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mma.pipeline.datasets import entries, known
-from mma.pipeline.datasets.catalog import Entry
+from mma.pipeline.datasets.catalog import CatalogEntry
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "datasets.md"
 
@@ -18,7 +18,7 @@ def cells(name: str) -> list[str]:
     return [cell.strip() for cell in rows[0].strip("|").split("|")]
 
 
-def counts(entry: Entry, coop: bool) -> str:
+def counts(entry: CatalogEntry, coop: bool) -> str:
     found = (entry.coop.counts if entry.coop else {}) if coop else entry.counts
     return " / ".join(f"{found[split]:,}" if split in found else "-" for split in ("train", "val", "test"))
 

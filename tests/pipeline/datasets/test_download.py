@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mma.pipeline.datasets import Source, download, entries, find_dataset
+from mma.pipeline.datasets import Lookup, download, entries, find_dataset
 from mma.pipeline.datasets import unpack as unpacking
 from mma.pipeline.datasets.catalog import Archive
 from mma.pipeline.datasets.download import Patience, Wanted, fetch, fetch_archives
@@ -451,7 +451,7 @@ def test_a_named_data_set_is_downloaded_where_it_is_not_there(
     here = Archive((url,), "eurosat", "eurosat/2750", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data), MB)
     monkeypatch.setitem(entries()["eurosat"].__dict__, "archives", (here,))
     with pytest.raises(UsageError, match="eurosat is not in"):
-        find_dataset("eurosat", Source(tmp_path / "data"))
-    dataset = find_dataset("eurosat", Source(tmp_path / "data", download=True))
+        find_dataset("eurosat", Lookup(tmp_path / "data"))
+    dataset = find_dataset("eurosat", Lookup(tmp_path / "data", download=True))
     assert {split: len(rows.labels) for split, rows in dataset.splits.items()} == {"train": 20, "test": 20}
     assert not (tmp_path / "data/eurosat/EuroSAT.zip").exists()

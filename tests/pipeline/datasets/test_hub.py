@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mma.pipeline.datasets import Source, find_dataset
+from mma.pipeline.datasets import Lookup, find_dataset
 from mma.pipeline.errors import UsageError
 
 hf = pytest.importorskip("datasets", reason="pip install 'mma[hf]'")
@@ -35,7 +35,7 @@ def test_saved_splits_keep_their_rows_names_and_bytes(tmp_path: Path) -> None:
         train=table([0, 1, 1, 0], hf.ClassLabel(names=CLASSES)), test=table([1, 0], hf.ClassLabel(names=CLASSES))
     )
     saved.save_to_disk(tmp_path / "pets")
-    dataset = find_dataset(str(tmp_path / "pets"), Source())
+    dataset = find_dataset(str(tmp_path / "pets"), Lookup())
     assert dataset.name == "pets"
     assert dataset.classnames == ("a cat", "a dog")
     assert dataset.splits["train"].labels.tolist() == [0, 1, 1, 0]
@@ -48,7 +48,7 @@ def test_validation_stands_in_for_a_test_split_and_it_is_said(tmp_path: Path) ->
     hf.DatasetDict(
         train=table(["dog", "cat"], feature, "picture"), validation=table(["cat", "dog"], feature, "picture")
     ).save_to_disk(tmp_path / "pets")
-    dataset = find_dataset(f"hf:{tmp_path / 'pets'}", Source())
+    dataset = find_dataset(f"hf:{tmp_path / 'pets'}", Lookup())
     assert dataset.classnames == ("cat", "dog")
     assert dataset.splits["test"].labels.tolist() == [0, 1]
     assert any("validation is used as test" in note for note in dataset.notes)
@@ -56,7 +56,7 @@ def test_validation_stands_in_for_a_test_split_and_it_is_said(tmp_path: Path) ->
 
 def test_one_split_is_split_by_a_seed(tmp_path: Path) -> None:
     table([0, 1] * 10, hf.ClassLabel(names=CLASSES)).save_to_disk(tmp_path / "pets")
-    dataset = find_dataset(str(tmp_path / "pets"), Source())
+    dataset = find_dataset(str(tmp_path / "pets"), Lookup())
     assert {split: len(rows.labels) for split, rows in dataset.splits.items()} == {"train": 10, "val": 4, "test": 6}
     row = int(dataset.splits["test"].paths[2].split("/")[1])
     assert dataset.splits["test"].read(2) == png(row)
@@ -81,7 +81,7 @@ def test_a_wrong_saved_data_set_is_refused_in_one_line(wrong: str, tmp_path: Pat
     make, says = WRONG[wrong]
     make().save_to_disk(tmp_path / "wrong")
     with pytest.raises(UsageError) as told:
-        find_dataset(str(tmp_path / "wrong"), Source())
+        find_dataset(str(tmp_path / "wrong"), Lookup())
     assert says in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -90,20 +90,20 @@ def test_a_damaged_saved_data_set_is_refused_in_one_line(tmp_path: Path) -> None
     table([0, 1], hf.ClassLabel(names=CLASSES)).save_to_disk(tmp_path / "pets")
     next((tmp_path / "pets").glob("*.arrow")).write_bytes(b"not arrow")
     with pytest.raises(UsageError, match="hf:") as told:
-        find_dataset(str(tmp_path / "pets"), Source())
+        find_dataset(str(tmp_path / "pets"), Lookup())
     assert "\n" not in str(told.value)
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     hf.Dataset.from_dict({"text": ["a"], "label": [0]}).save_to_disk(tmp_path / "text")
     with pytest.raises(UsageError, match=r"has no image column \(it has text, label\)"):
-        find_dataset(str(tmp_path / "text"), Source())
+        find_dataset(str(tmp_path / "text"), Lookup())
     unlabelled = table([-1, -1], hf.ClassLabel(names=CLASSES))
     hf.DatasetDict(train=table([0, 1], hf.ClassLabel(names=CLASSES)), test=unlabelled).save_to_disk(tmp_path / "pets")
     with pytest.raises(UsageError, match="the split 'test' has no labels"):
-        find_dataset(str(tmp_path / "pets"), Source())
+        find_dataset(str(tmp_path / "pets"), Lookup())
     table([[0, 1], [1]], hf.Sequence(hf.Value("int64"))).save_to_disk(tmp_path / "several")
     with pytest.raises(UsageError, match="one class an image is needed"):
-        find_dataset(str(tmp_path / "several"), Source())
+        find_dataset(str(tmp_path / "several"), Lookup())
     with pytest.raises(UsageError, match="hf:"):
-        find_dataset(f"hf:{tmp_path / 'nowhere'}", Source())
+        find_dataset(f"hf:{tmp_path / 'nowhere'}", Lookup())

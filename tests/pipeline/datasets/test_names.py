@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mma.pipeline.datasets import Source, find_dataset
+from mma.pipeline.datasets import Lookup, find_dataset
 from mma.pipeline.datasets.names import real_path, shown_name, shown_path
 from mma.pipeline.embedding.header import manifest_hash
 
@@ -45,7 +45,7 @@ def test_files_and_classes_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for number in range(4):
             (tmp_path / name / f"{ODD}{number}.jpg").write_bytes(jpeg(number))
-    dataset = find_dataset(str(tmp_path), Source())
+    dataset = find_dataset(str(tmp_path), Lookup())
     assert dataset.classnames == ("caf\\xe9", "cat")
     manifest_hash(dataset)
     for split in dataset.splits.values():
@@ -60,7 +60,7 @@ def test_members_and_classes_of_a_tar(tmp_path: Path) -> None:
     for number in range(8):
         label = b"caf\xe9" if number % 2 else b"cat"
         members += [(f"{ODD}{number}.jpg", jpeg(number)), (f"{ODD}{number}.cls", label)]
-    dataset = find_dataset(str(write_tar(tmp_path / "photos.tar", members)), Source())
+    dataset = find_dataset(str(write_tar(tmp_path / "photos.tar", members)), Lookup())
     assert dataset.classnames == ("caf\\xe9", "cat")
     manifest_hash(dataset)
     train = dataset.splits["train"]
@@ -74,7 +74,7 @@ def test_rows_of_json_lines_and_of_a_csv(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "b.csv").write_bytes(b"path,label,split\ncaf\xe9.jpg,cat,train\nb.jpg,caf\xe9,test\n")
     for file, names in (("a.jsonl", ("cat", "half a smile \\ud83d")), ("b.csv", ("caf\\xe9", "cat"))):
-        dataset = find_dataset(str(tmp_path / file), Source())
+        dataset = find_dataset(str(tmp_path / file), Lookup())
         assert dataset.classnames == names
         manifest_hash(dataset)
         assert dataset.splits["train"].read(0) == JPEG

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mma.pipeline.datasets import Dataset, Source, find_dataset
+from mma.pipeline.datasets import Dataset, Lookup, find_dataset
 from mma.pipeline.datasets.folder import draw_splits
 from mma.pipeline.embedding.header import manifest_hash
 from mma.pipeline.errors import UsageError
@@ -77,8 +77,8 @@ def samples(labels: Sequence[str], start: int = 0) -> list[tuple[str, bytes]]:
     ]
 
 
-def load(path: Path | str, **source: object) -> Dataset:
-    return find_dataset(str(path), Source(**source))  # type: ignore[arg-type]
+def load(path: Path | str, **lookup: object) -> Dataset:
+    return find_dataset(str(path), Lookup(**lookup))  # type: ignore[arg-type]
 
 
 def rows_of(dataset: Dataset) -> list[tuple[str, str, str]]:
@@ -89,9 +89,9 @@ def rows_of(dataset: Dataset) -> list[tuple[str, str, str]]:
     ]
 
 
-def refused(path: Path | str, **source: object) -> str:
+def refused(path: Path | str, **lookup: object) -> str:
     with pytest.raises(UsageError) as told:
-        load(path, **source)
+        load(path, **lookup)
     assert "\n" not in str(told.value)
     return str(told.value)
 
@@ -146,7 +146,7 @@ def test_numbers_take_their_names_from_a_file_or_stay_numbers(tmp_path: Path) ->
 def test_paths_may_lie_below_a_root_of_their_own(tmp_path: Path) -> None:
     write_photos(tmp_path / "images")
     file = write_csv(tmp_path / "photos.csv", ROWS)
-    assert "--root" in refused(file)
+    assert "`root=FOLDER`" in refused(file)
     dataset = load(file, root=tmp_path / "images")
     assert dataset.splits["train"].read(0) == JPEG
 
@@ -249,9 +249,9 @@ def test_a_million_rows_are_read_in_bounded_memory(tmp_path: Path) -> None:
     rows = ((f"images/{n:07d}.jpg", f"class {n % 1000}", "train" if n % 4 else "test") for n in range(1_000_000))
     file = write_csv(tmp_path / "photos.csv", list(rows))
     code = (
-        "import resource, sys; from mma.pipeline.datasets import Source, find_dataset\n"
+        "import resource, sys; from mma.pipeline.datasets import Lookup, find_dataset\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "dataset = find_dataset(sys.argv[1], Source()); assert len(dataset.splits['train'].labels) == 750_000\n"
+        "dataset = find_dataset(sys.argv[1], Lookup()); assert len(dataset.splits['train'].labels) == 750_000\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     shown = subprocess.run(

@@ -8,16 +8,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mma.pipeline.datasets.shapes import FORMS, HUES, SIDE, Drawn, draw, shapes
+from mma.pipeline.datasets.shapes import FORMS, HUES, SIDE, DrawnSplit, draw_form, shapes
 
 
-def digest(split: Drawn, row: int) -> str:
+def digest(split: DrawnSplit, row: int) -> str:
     return hashlib.sha256(split.read(row).tobytes()).hexdigest()
 
 
-def split_of(name: str, seed: int = 0) -> Drawn:
+def split_of(name: str, seed: int = 0) -> DrawnSplit:
     split = shapes(seed).splits[name]
-    assert isinstance(split, Drawn)
+    assert isinstance(split, DrawnSplit)
     return split
 
 
@@ -75,7 +75,7 @@ def test_the_picture_shows_the_colour_it_is_named_after() -> None:
     """The most saturated pixels have the class's hue."""
     for colour, (hue, _) in HUES.items():
         for seed in range(10):
-            pixels = draw(colour, "circle", np.random.default_rng(seed)).reshape(-1, 3).astype(float)
+            pixels = draw_form(colour, "circle", np.random.default_rng(seed)).reshape(-1, 3).astype(float)
             vivid = pixels[np.argsort(np.ptp(pixels, axis=1))[-100:]].mean(0)
             r, g, b = vivid / vivid.max()
             angle = np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b) / (2 * np.pi)
@@ -84,4 +84,4 @@ def test_the_picture_shows_the_colour_it_is_named_after() -> None:
 
 def test_an_unknown_form_is_refused_by_name() -> None:
     with pytest.raises(KeyError, match="dodecagon"):
-        draw("red", "dodecagon", np.random.default_rng(0))
+        draw_form("red", "dodecagon", np.random.default_rng(0))

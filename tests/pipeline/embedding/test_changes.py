@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from mma.cache import CacheError, CacheWriter, Chunk, Status, open_cache, verify
-from mma.pipeline.datasets import Dataset, Source, find_dataset
-from mma.pipeline.datasets.folder import Files
+from mma.pipeline.datasets import Dataset, Lookup, find_dataset
+from mma.pipeline.datasets.folder import FileSplit
 from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.embedding import seen as seen_file
 from mma.pipeline.embedding.embed import EmbedSettings
@@ -78,7 +78,7 @@ def test_pixels_are_hashed_as_the_image_file_they_would_be() -> None:
 
 
 def test_the_seed_of_drawn_images_is_another_fingerprint() -> None:
-    zero, again, one = (manifest_hash(find_dataset("shapes", Source(seed=seed))) for seed in (0, 0, 1))
+    zero, again, one = (manifest_hash(find_dataset("shapes", Lookup(seed=seed))) for seed in (0, 0, 1))
     assert zero == again != one
 
 
@@ -93,7 +93,9 @@ def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embe
     before = snapshot(path)
     assert "nothing to do" in embed()[1]
     overwrite(photo_folder / "cat/3.jpg", photo(7))
-    with pytest.raises(UsageError, match=r"^1 image \(cat/3.jpg\) is not what .*photos.zarr was made from: --update"):
+    with pytest.raises(
+        UsageError, match=r"^1 image \(cat/3.jpg\) is not what .*photos.zarr was made from: `update=True`"
+    ):
         embed()
     assert snapshot(path) == before
 
@@ -140,8 +142,8 @@ def test_what_has_not_changed_is_not_read_again(
 ) -> None:
     path, _ = embed()
     reads: list[int] = []
-    true_read = Files.read
-    monkeypatch.setattr(Files, "read", lambda self, row: reads.append(row) or true_read(self, row))  # type: ignore[func-returns-value]
+    true_read = FileSplit.read
+    monkeypatch.setattr(FileSplit, "read", lambda self, row: reads.append(row) or true_read(self, row))  # type: ignore[func-returns-value]
     embed()
     assert reads == []
     os.utime(photo_folder / "cat/3.jpg")
@@ -246,7 +248,7 @@ def test_a_long_run_of_rows_that_are_not_there_is_no_accident(tmp_path: Path) ->
     paths = [f"{row}.jpg" for row in range(100)]
     for path in paths:
         (tmp_path / path).touch()
-    dataset = Dataset("x", ("a", "b"), (), {"test": Files(tmp_path, paths, np.zeros(100, np.int32))})
+    dataset = Dataset("x", ("a", "b"), (), {"test": FileSplit(tmp_path, paths, np.zeros(100, np.int32))})
     assert absent_notes(dataset) == []
     for row in range(40, 59):
         (tmp_path / f"{row}.jpg").unlink()

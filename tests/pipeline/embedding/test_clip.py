@@ -71,7 +71,7 @@ def test_openais_weights_of_vit_b_32_are_known_to_be_quick_gelu() -> None:
 
 def test_a_model_with_quick_gelu_built_in_cannot_be_loaded_without_it(small_clip: str) -> None:
     file = Path(small_clip.removeprefix("local-dir:")) / "open_clip_model.safetensors"
-    with pytest.raises(UsageError, match="has QuickGELU built in: use --model ViT-B-32"):
+    with pytest.raises(UsageError, match="has QuickGELU built in: use `model=ViT-B-32`"):
         load_clip("ViT-B-32-quickgelu", str(file), quick_gelu=False)
 
 

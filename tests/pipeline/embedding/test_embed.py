@@ -187,7 +187,7 @@ def test_another_fingerprint_is_refused_with_what_differs(embed: Embed, other_cl
     with pytest.raises(CacheError) as refused:
         embed(model=other_clip)
     assert "weights_sha256: " in str(refused.value)
-    assert "choose another --cache, or delete it" in str(refused.value)
+    assert "choose another place, or delete it" in str(refused.value)
     with pytest.raises(CacheError, match=r"dtype: float16 \(stored\), float32 \(asked for\)"):
         embed(dtype="float32")
 
@@ -227,7 +227,7 @@ def test_too_many_failures_end_the_run_and_what_is_done_is_kept(
     if not ends:
         assert "3 images have no embedding" in embed(max_failures=most)[1]
         return
-    with pytest.raises(WorkError, match=r"images have failed, and --max-failures allows \d .*the file is empty"):
+    with pytest.raises(WorkError, match=r"images have failed, and \d may \(`max_failures=N`; .*the file is empty"):
         embed(max_failures=most)
     done = open_cache(tmp_path / "photos.zarr", partial=True).progress()[0]
     assert 0 < done < 9
@@ -412,14 +412,14 @@ def test_text_by_another_model_is_refused(embed: Embed, other_clip: str) -> None
 def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> None:
     embed()
     for text_only in (False, True):
-        with pytest.raises(UsageError, match="name another with --prompts"):
+        with pytest.raises(UsageError, match="name another with `prompts=NAME`"):
             embed(templates=("the {}",), text_only=text_only)
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"dataset": None}, "--dataset is missing"),
+        ({"dataset": None}, "`dataset=NAME` is missing"),
         ({"dataset": "fod101"}, "food101"),
         ({"dataset": "no/such/folder"}, "there is no .*no/such/folder"),
         ({"model": "ViT-B-17"}, "unknown model"),
@@ -427,16 +427,16 @@ def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> Non
         ({"precision": "fp8"}, "unknown precision"),
         ({"device": "tpu"}, "unknown device|tpu"),
         ({"dtype": "int8"}, "unknown dtype"),
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"workers": -1}, "--workers -1"),
-        ({"limit": 0}, "--limit 0"),
-        ({"views": 0}, "--views 0"),
-        ({"view_seed": -1}, "--view-seed -1"),
-        ({"max_pixels": 0}, "--max-pixels 0"),
-        ({"max_failures": "many"}, "--max-failures"),
+        ({"batch_size": 0}, "`batch_size=0`"),
+        ({"workers": -1}, "`workers=-1`"),
+        ({"limit": 0}, "`limit=0`"),
+        ({"views": 0}, "`views=0`"),
+        ({"view_seed": -1}, "`view_seed=-1`"),
+        ({"max_pixels": 0}, "`max_pixels=0`"),
+        ({"max_failures": "many"}, "`max_failures="),
         ({"prompts": "../x", "templates": ("{}",)}, "not a usable name"),
         ({"templates": ("a photo",)}, "neither a template"),
-        ({"dataset": None, "cache": None, "text_only": True}, "--text-only adds to a cache"),
+        ({"dataset": None, "cache": None, "text_only": True}, "`text_only=True` adds to a cache"),
     ],
 )
 def test_wrong_use_is_refused_in_one_line_and_nothing_is_written(
@@ -459,11 +459,11 @@ def test_wrong_use_is_refused_in_one_line_and_nothing_is_written(
         ({"dtype": "float8"}, "unknown dtype"),
         ({"prompts": "cupl=nowhere.json"}, "prompts nowhere.json cannot be read"),
         ({"prompts": "ensembel"}, "unknown prompt set"),
-        ({"split_seed": -1}, "--split-seed -1"),
-        ({"split_seed": 10**40}, "--split-seed 1000"),
-        ({"limit": 10**40}, "--limit 1000"),
-        ({"cache": Path("s3://bucket/x.zarr")}, r"--cache s3://bucket/x.zarr is an address: .* cache/x.zarr"),
-        ({"cache": Path("memory://x.zarr")}, "--cache memory://x.zarr is an address"),
+        ({"split_seed": -1}, "`split_seed=-1`"),
+        ({"split_seed": 10**40}, "`split_seed=1000"),
+        ({"limit": 10**40}, "`limit=1000"),
+        ({"cache": Path("s3://bucket/x.zarr")}, r"`cache=s3://bucket/x.zarr` is an address: .* cache/x.zarr"),
+        ({"cache": Path("memory://x.zarr")}, "`cache=memory://x.zarr` is an address"),
         ({"cache": Path("a-file/x.zarr")}, "is a file, not a folder"),
     ],
 )

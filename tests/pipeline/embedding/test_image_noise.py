@@ -105,6 +105,6 @@ def test_other_noise_is_another_cache_and_wrong_words_are_refused(tmp_path: Path
         embedded(tmp_path, "one", image_noise="jpeg6")
     with pytest.raises(UsageError, match="unknown image noise"):
         embedded(tmp_path, "two", image_noise="snow1")
-    with pytest.raises(UsageError, match="--noise-splits 'nowhere'"):
+    with pytest.raises(UsageError, match="unknown noise_splits 'nowhere'"):
         embedded(tmp_path, "two", image_noise="jpeg5", noise_splits="nowhere")
     assert not (tmp_path / "two").exists()

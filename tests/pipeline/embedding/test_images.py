@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 
 from mma.cache import Status
-from mma.pipeline.datasets.folder import Files, image_paths
+from mma.pipeline.datasets.folder import FileSplit, image_paths
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.embedding import images
-from mma.pipeline.embedding.images import BYTES_A_PIXEL, BadImage, decode, own_bound
+from mma.pipeline.embedding.images import BYTES_PER_PIXEL, BadImage, decode, own_bound
 from mma.pipeline.errors import WorkError
 
 
@@ -293,7 +293,7 @@ def test_a_bomb_is_refused_by_its_header(name: str) -> None:
 def test_max_pixels_is_the_bound() -> None:
     small = saved(colours(), "PNG")
     assert decode(small, max_pixels=32 * 24).size == (32, 24)
-    with pytest.raises(BadImage, match=r"32 x 24 pixels; at most 767 are decoded \(--max-pixels\)"):
+    with pytest.raises(BadImage, match=r"32 x 24 pixels; at most 767 are decoded \(max_pixels\)"):
         decode(small, max_pixels=32 * 24 - 1)
 
 
@@ -397,36 +397,36 @@ def test_decoding_stays_below_the_stated_memory(name: str) -> None:
     """
     file = subprocess.run([sys.executable, "-c", textwrap.dedent(make)], capture_output=True, check=True).stdout
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(measure)], input=file, capture_output=True, check=True)
-    assert int(ran.stdout) < BYTES_A_PIXEL * side * side
+    assert int(ran.stdout) < BYTES_PER_PIXEL * side * side
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path: Path) -> FileSplit:
     """A data set's folder, with something secret beside it."""
     root = tmp_path / "set"
     (root / "cat").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(saved(colours(), "PNG"))
     (root / "cat/good.png").write_bytes(saved(colours(), "PNG"))
-    return Files(root, [], np.zeros(0, np.int32))
+    return FileSplit(root, [], np.zeros(0, np.int32))
 
 
-def read(files: Files, path: str) -> bytes:
-    return Files(files.root, [path], np.zeros(1, np.int32)).read(0)
+def read(files: FileSplit, path: str) -> bytes:
+    return FileSplit(files.root, [path], np.zeros(1, np.int32)).read(0)
 
 
-def test_a_link_that_stays_in_the_folder_is_followed(files: Files) -> None:
+def test_a_link_that_stays_in_the_folder_is_followed(files: FileSplit) -> None:
     (files.root / "cat/link.png").symlink_to("good.png")
     assert corners(decode(read(files, "cat/link.png"))) == RIGHT
 
 
 @pytest.mark.parametrize("target", ["../../secret.png", "/etc/passwd", "../../nothing.png", "../.."])
-def test_a_link_that_leaves_the_folder_is_not_read(target: str, files: Files) -> None:
+def test_a_link_that_leaves_the_folder_is_not_read(target: str, files: FileSplit) -> None:
     (files.root / "cat/link.png").symlink_to(target)
     with pytest.raises(PermissionError, match="leaves the data set's folder"):
         read(files, "cat/link.png")
 
 
-def test_a_folder_that_is_a_link_out_is_not_read(files: Files, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_out_is_not_read(files: FileSplit, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.png").write_bytes(b"x")
     (files.root / "dog").symlink_to(tmp_path / "elsewhere")
@@ -434,19 +434,21 @@ def test_a_folder_that_is_a_link_out_is_not_read(files: Files, tmp_path: Path) -
         read(files, "dog/a.png")
 
 
-def test_a_data_set_behind_a_link_is_read(files: Files, tmp_path: Path) -> None:
+def test_a_data_set_behind_a_link_is_read(files: FileSplit, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(files.root)
-    assert read(Files(tmp_path / "alias", [], files.labels), "cat/good.png")
+    assert read(FileSplit(tmp_path / "alias", [], files.labels), "cat/good.png")
 
 
-def test_links_in_a_circle_are_missing(files: Files) -> None:
+def test_links_in_a_circle_are_missing(files: FileSplit) -> None:
     (files.root / "cat/a.png").symlink_to("b.png")
     (files.root / "cat/b.png").symlink_to("a.png")
     with pytest.raises(OSError, match=r"symbolic links|leaves"):
         read(files, "cat/a.png")
 
 
-def test_pipes_sockets_and_folders_are_refused_without_waiting(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_folders_are_refused_without_waiting(
+    files: FileSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(files.root / "cat/pipe.png")
     (files.root / "cat/folder.png").mkdir()
     monkeypatch.chdir(files.root)  # the name of a socket is short
@@ -457,7 +459,7 @@ def test_pipes_sockets_and_folders_are_refused_without_waiting(files: Files, mon
             read(files, f"cat/{name}")
 
 
-def test_a_name_that_is_not_utf_8_is_read_by_the_name_that_is_shown(files: Files) -> None:
+def test_a_name_that_is_not_utf_8_is_read_by_the_name_that_is_shown(files: FileSplit) -> None:
     name = os.fsdecode(b"cat/caf\xe9 \\.png")
     (files.root / name).write_bytes(b"x")
     (shown,) = (path for path in image_paths(files.root, "cat") if "caf" in path)
@@ -467,14 +469,14 @@ def test_a_name_that_is_not_utf_8_is_read_by_the_name_that_is_shown(files: Files
         read(files, "cat/\\ud83d.png")  # which no file can be called
 
 
-def test_a_file_of_gigabytes_is_refused_unread(files: Files) -> None:
+def test_a_file_of_gigabytes_is_refused_unread(files: FileSplit) -> None:
     with (files.root / "cat/huge.png").open("wb") as huge:
         huge.truncate(40 * MAX_BYTES)
     with pytest.raises(OSError, match="at most 268,435,456 are read"):
         read(files, "cat/huge.png")
 
 
-def test_a_file_that_is_gone_is_missing_and_a_folder_that_is_gone_ends_the_run(files: Files) -> None:
+def test_a_file_that_is_gone_is_missing_and_a_folder_that_is_gone_ends_the_run(files: FileSplit) -> None:
     with pytest.raises(FileNotFoundError):
         read(files, "cat/gone.png")
     (files.root / "cat/good.png").unlink()
@@ -510,6 +512,6 @@ def test_all_the_hostile_files_together_take_little_memory_and_time(tmp_path: Pa
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     memory, seconds, bad = ran.stdout.split()
     assert int(bad) == len(BROKEN) + len(TOO_LARGE)
-    assert int(memory) < BYTES_A_PIXEL * 4000 * 4000  # the largest that is allowed claims 4,000 x 4,000
+    assert int(memory) < BYTES_PER_PIXEL * 4000 * 4000  # the largest that is allowed claims 4,000 x 4,000
     assert float(seconds) < 10
     assert "Traceback" not in ran.stderr

@@ -79,7 +79,7 @@ WRONG = {
     "an unknown name": ("defualt", (), "did you mean default"),
     "an unknown noise": ("typo0", (), "unknown prompt set 'typo0'"),
     "noise of an unknown set": ("foto-typo10", (), "unknown prompt set 'foto'"),
-    "a published set without its file": ("cupl", (), "--prompts cupl=FILE.json"),
+    "a published set without its file": ("cupl", (), "`prompts=cupl=FILE.json`"),
     "a name twice": ("photo,photo", (), "names 'photo' twice"),
     "two sets with templates": ("a,b", ("a {}.",), "those of one prompt set"),
     "a template without a place": ("a", ("{} and {}",), "exactly one {}"),

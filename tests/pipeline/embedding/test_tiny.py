@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mma.pipeline.datasets.shapes import CLASSES, Drawn, shapes
+from mma.pipeline.datasets.shapes import CLASSES, DrawnSplit, shapes
 from mma.pipeline.embedding.tiny import MODEL, TINY
 from mma.pipeline.embedding.tiny.train import picture, save, train, zero_shot
 
@@ -62,7 +62,7 @@ def test_weights_are_half_precision_and_rows_of_words_never_seen_are_zero() -> N
 
 def test_zero_shot_on_shapes_leaves_room_on_both_sides() -> None:
     test = shapes().splits["test"]
-    assert isinstance(test, Drawn)
+    assert isinstance(test, DrawnSplit)
     rows = [row for row in range(len(test.paths)) if row % 25 < 10]
     accuracy = zero_shot(TINY, (Image.fromarray(test.read(row)) for row in rows), test.labels[rows])
     assert 40 < accuracy < 85

@@ -75,7 +75,7 @@ def test_test_time_adapters_get_the_views_and_ask_for_no_more_than_there_are(emb
 
 
 def test_views_of_no_split_or_of_one_that_is_not_there_are_refused(embed: Embed) -> None:
-    with pytest.raises(UsageError, match="--view-splits 'validation': train, val or test"):
+    with pytest.raises(UsageError, match="unknown view_splits 'validation': known are train, val, test"):
         embed(views=3, view_splits="validation")
 
 

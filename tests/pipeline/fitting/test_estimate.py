@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mma.pipeline.fitting.cells import Cell, Data, Setting
-from mma.pipeline.fitting.estimate import Estimate, Kind, Pace
+from mma.pipeline.fitting.estimate import Durations, Kind, Pace
 from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.fitting.results import Result
 from mma.pipeline.fitting.store import Store
@@ -27,7 +27,7 @@ def stored(folder: Path, *measured: tuple[Setting, float]) -> Store:
 
 def test_a_grid_of_cheap_and_dear_cells_is_estimated_by_the_times_that_the_store_has(tmp_path: Path) -> None:
     store = stored(tmp_path, (CHEAP, 0.01), (CHEAP, 0.02), (CHEAP, 5.0), (DEAR, 8.0), (DEAR, 10.0), (DEAR, 11.0))
-    pace = Pace(Estimate(store.times()), [CHEAP] * 1000 + [DEAR] * 50, cores=2)
+    pace = Pace(Durations(store.times()), [CHEAP] * 1000 + [DEAR] * 50, cores=2)
     truth = (1000 * 0.02 + 50 * 10) / 2
     left = pace.left()
     assert left is not None
@@ -37,7 +37,7 @@ def test_a_grid_of_cheap_and_dear_cells_is_estimated_by_the_times_that_the_store
 def test_a_time_is_that_of_the_most_alike(tmp_path: Path) -> None:
     lam = replace(DEAR, options=(("lam", 0.5),))
     few = replace(DEAR, protocol=FewShot(shots=1))
-    estimate = Estimate(stored(tmp_path, (DEAR, 10.0), (lam, 20.0), (few, 1.0), (CHEAP, 0.1)).times())
+    estimate = Durations(stored(tmp_path, (DEAR, 10.0), (lam, 20.0), (few, 1.0), (CHEAP, 0.1)).times())
     assert estimate.seconds(Kind.of(lam)) == 20.0
     assert estimate.seconds(Kind.of(replace(few, options=(("lam", 0.5),)))) == 1.0
     other = Data("other", "default", "unit", "two")
@@ -48,7 +48,7 @@ def test_a_time_is_that_of_the_most_alike(tmp_path: Path) -> None:
 def test_what_is_left_is_corrected_by_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = Pace(Estimate([(Kind.of(DEAR), 1.0)]), [DEAR] * 100, cores=4)
+    pace = Pace(Durations([(Kind.of(DEAR), 1.0)]), [DEAR] * 100, cores=4)
     assert pace.left() == 25.0
     for _ in range(51):  # cells take as long as was thought, but one core does all the work
         pace.done(DEAR, 1.0)
@@ -57,4 +57,4 @@ def test_what_is_left_is_corrected_by_what_is_done(monkeypatch: pytest.MonkeyPat
 
 
 def test_nothing_is_estimated_of_what_nothing_is_known() -> None:
-    assert Pace(Estimate([(Kind.of(CHEAP), 1.0)]), [CHEAP, DEAR], cores=1).left() is None
+    assert Pace(Durations([(Kind.of(CHEAP), 1.0)]), [CHEAP, DEAR], cores=1).left() is None

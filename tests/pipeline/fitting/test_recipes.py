@@ -16,7 +16,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Choice, Data, Setting, resolve
 from mma.pipeline.fitting.factors import check_factors, choices_of, described, matches, read_factors
 from mma.pipeline.fitting.fit import fit
-from mma.pipeline.fitting.plan import Plan, add_grid
+from mma.pipeline.fitting.plan import GridPlan, add_grid
 from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.fitting.results import Grid
 from mma.pipeline.fitting.settings import FitSettings
@@ -116,7 +116,7 @@ def named(folder: Path, dataset: str, rows: int = 10) -> Path:
 
 def test_the_table_says_what_a_recipe_did_not_reach_and_what_it_set(tmp_path: Path) -> None:
     words = ["adapter=clip-adapter,linear-probe,gda,ape", "recipe=published", "shots=2", "patience=3"]
-    plan = Plan()
+    plan = GridPlan()
     for dataset in ("dtd", "mine"):
         add_grid(plan, [str(named(tmp_path, dataset))], read_factors(words, None), device="cpu")
     assert list(plan.grid({}, {}, tmp_path).notes) == [

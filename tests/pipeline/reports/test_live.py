@@ -10,7 +10,7 @@ from rich.console import Console
 from mma.cache import import_npz
 from mma.pipeline.fitting.ablate import ablate
 from mma.pipeline.fitting.factors import read_factors
-from mma.pipeline.fitting.plan import Plan, add_grid
+from mma.pipeline.fitting.plan import GridPlan, add_grid
 from mma.pipeline.fitting.settings import AblateSettings
 from mma.pipeline.reports.live import live_table, running, telling_apart
 
@@ -33,7 +33,7 @@ def test_rows_of_the_live_table_differ_where_settings_do(
     words = [*words, "epochs=1", "seed=0"]
     asked = AblateSettings(cache=(str(small_cache),), factors=read_factors(words, None), device="cpu", out=tmp_path)
     done = {r.cell.id: r for row in ablate(asked, Console(quiet=True)).rows for r in row.results}
-    plan = Plan()
+    plan = GridPlan()
     add_grid(plan, [str(small_cache)], asked.factors, "cpu")
     assert telling_apart(plan) == apart
     table = running(list(plan.rows), plan, done, apart)
@@ -43,7 +43,7 @@ def test_rows_of_the_live_table_differ_where_settings_do(
 
 
 def test_two_caches_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
-    plan = Plan()
+    plan = GridPlan()
     for seed in (0, 1):
         np.savez(tmp_path / "small.npz", **small_features(seed=seed))
         cache = import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mma.pipeline.datasets.shapes import draw
+from mma.pipeline.datasets.shapes import draw_form
 
 from ...conftest import Run
 
@@ -24,7 +24,7 @@ def drawn(folder: Path, each: int, seed: int) -> None:
     for label, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for number in range(each):
-            pixels = draw(*name.split("_"), np.random.default_rng([seed, label, number]))
+            pixels = draw_form(*name.split("_"), np.random.default_rng([seed, label, number]))
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
