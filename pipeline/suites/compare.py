@@ -6,12 +6,13 @@ paper would have to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mma.pipeline.fitting.results import Row
 from mma.pipeline.reports.averages import over_datasets
 from mma.pipeline.reports.statistics import mean_interval
+from mma.pipeline.reports.tables import ONE_SUPPORT, star
 from mma.pipeline.suites.suite import AVERAGE, Table
 
 
@@ -27,6 +28,7 @@ class Line:
     seeds: int
     published: float | None  # None where it is not known
     refused: str = ""  # why there is none of ours
+    mark: str = ""  # of ours: new classes scored zero-shot, an interval over one support; as in other tables
 
     @property
     def difference(self) -> float | None:
@@ -45,7 +47,8 @@ def compare(table: Table, rows: Mapping[tuple[str, str], Row], refused: Mapping[
                 ours, half = mean_interval(row.values(metric)) if row else (None, None)
                 seeds = len(row.results) if row else 0
                 why = "" if row else refused[dataset, method.name]
-                lines.append(Line(dataset, method.name, metric, ours, half, seeds, published.get(metric), why))
+                mark = _mark([row], metric, half) if row else ""
+                lines.append(Line(dataset, method.name, metric, ours, half, seeds, published.get(metric), why, mark))
     return [*lines, *_averages(table, rows)]
 
 
@@ -62,5 +65,12 @@ def _averages(table: Table, rows: Mapping[tuple[str, str], Row]) -> list[Line]:
         for metric in table.metrics:
             ours, half = values.get(metric, (None, None))
             published = method.published.get(AVERAGE, {}).get(metric)
-            lines.append(Line(AVERAGE, method.name, metric, ours, half, seeds, published, why))
+            mark = _mark(of_method, metric, half) if whole else ""
+            lines.append(Line(AVERAGE, method.name, metric, ours, half, seeds, published, why, mark))
     return lines
+
+
+def _mark(rows: Sequence[Row], metric: str, half: float | None) -> str:
+    """The marks that a number of these rows has in other tables."""
+    one_support = ONE_SUPPORT if half and any(row.one_support for row in rows) else ""
+    return one_support + star(rows[0], metric)

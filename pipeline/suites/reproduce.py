@@ -18,14 +18,15 @@ from dataclasses import dataclass, field, replace
 from rich.console import Console
 
 from mma.adapters import AdapterError
-from mma.cache import CacheError
+from mma.cache import CacheError, open_cache
 from mma.pipeline.embedding.embed import embed
 from mma.pipeline.errors import UsageError, WorkError
-from mma.pipeline.fitting.results import Failure, Result, Row
+from mma.pipeline.fitting.results import Failure, Grid, Result, Row
 from mma.pipeline.fitting.runner import Runner, bar
 from mma.pipeline.fitting.store import Store
+from mma.pipeline.reports.tables import notes as table_notes
 from mma.pipeline.suites.compare import Line, compare
-from mma.pipeline.suites.have import Have
+from mma.pipeline.suites.have import Have, look
 from mma.pipeline.suites.plan import Step, plan_fits, plan_suite, show_plan
 from mma.pipeline.suites.settings import ReproduceSettings
 from mma.pipeline.suites.suite import Suite, Table, read_suite
@@ -38,6 +39,9 @@ class Made:
     table: Table
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
+    notes: dict[str, None] = field(
+        default_factory=dict
+    )  # what a reader must know of the rows and their data, each once
 
     @property
     def lines(self) -> list[Line]:
@@ -76,7 +80,8 @@ def _do(step: Step, made: Made, settings: ReproduceSettings, store: Store, conso
     try:
         have = _cached(step, console)
     except (UsageError, WorkError, CacheError, AdapterError) as error:
-        console.print(f"{step.dataset} is left out: {error}")
+        if not step.have.refused:  # else it has been said
+            console.print(f"{step.dataset} is left out: {error}")
         made.refused |= {(step.dataset, method.name): str(error) for method in step.table.methods}
         return
     fits = plan_fits(step.table, have, settings.device)
@@ -100,11 +105,16 @@ def _do(step: Step, made: Made, settings: ReproduceSettings, store: Store, conso
             made.refused[step.dataset, method] = f"seed {failures[0].cell.seed} failed: {failures[0].reason}"
         else:
             made.rows[step.dataset, method] = row
+    of_data = [f"{step.dataset}: {note}" for note in open_cache(have.path).header.notes]
+    lost = sum(fits.plan.failed_images.values())
+    of_data += [f"{step.dataset}: {lost:,} images have no embedding and are left out"] if lost else []
+    rows = [row for (dataset, _), row in made.rows.items() if dataset == step.dataset]
+    made.notes |= dict.fromkeys([*table_notes(Grid(rows, notes=list(fits.plan.notes))), *of_data])
 
 
 def _cached(step: Step, console: Console) -> Have:
     """The data set's cache, made where it is not there. Raises what `embed` raises, in one line."""
-    have = step.have
+    have = look(step.embed)  # an earlier table may have made it
     if have.refused:
         raise UsageError(have.refused)
     if have.complete and have.texts:

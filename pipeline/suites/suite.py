@@ -150,7 +150,10 @@ def _table(where: str, given: Mapping[str, Any], embed: Mapping[str, Any]) -> Ta
             raise UsageError(f"{where}: two data sets are called {name}: a data set stands there once, by its own name")
         embeds[name] = settings
     table = Table(known.text("title"), embeds, methods, protocol().metrics())
+    names = [method.name for method in methods]
     for method in methods:
+        if names.count(method.name) > 1:
+            raise UsageError(f"{where}: two methods are called {method.name}: give one of them another name")
         _check_published(where, table, method)
     return table
 

@@ -61,6 +61,7 @@ def as_json(reproduced: Reproduced) -> str:
             "title": made.table.title,
             "sources": {method.name: method.source for method in made.table.methods},
             "lines": [_record(line) for line in made.lines],
+            "notes": notes(made),
         }
         for made in reproduced.tables
     ]
@@ -75,7 +76,7 @@ def notes(made: Made) -> list[str]:
     if any(line.difference is not None for line in made.lines):
         found.append("±: 95 % over our seeds; of the published numbers no interval is known")
     methods = [method for method in made.table.methods if method.source]
-    return [*found, *(f"published, {method.name}: {method.source}" for method in methods)]
+    return [*found, *made.notes, *(f"published, {method.name}: {method.source}" for method in methods)]
 
 
 def _footnotes(lines: Sequence[Line]) -> dict[str, int]:
@@ -87,7 +88,7 @@ def _cells(lines: Sequence[Line]) -> list[list[str]]:
     rows = []
     for line in lines:
         half = f" ± {line.half_width:.2f}" if line.half_width else ""
-        ours = f"{DASH} [{number[line.refused]}]" if line.ours is None else f"{line.ours:.2f}{half}"
+        ours = f"{DASH} [{number[line.refused]}]" if line.ours is None else f"{line.ours:.2f}{half}{line.mark}"
         published = DASH if line.published is None else f"{line.published:.2f}"
         difference = DASH if line.difference is None else f"{line.difference:+.2f}{half}"
         rows.append([line.dataset, line.method, line.metric, ours, published, difference])

@@ -93,6 +93,7 @@ def test_from_images_to_the_papers_table(suite: Callable[..., list[str]], mma_he
     assert f"{ours['here']:.2f} │     53.24 │" in again.stdout
     assert "[1] stanford_cars is not in" in again.stdout
     assert "published, MMA: dqmis/clip-mma" in again.stdout
+    assert "dtd: splits: the official ones (CoOp's tables use split_zhou_DescribableTextures.json" in again.stdout
 
 
 @pytest.mark.slow
@@ -166,6 +167,21 @@ def test_what_cannot_be_drawn_is_a_dash_and_stops_no_other(
     made = lines(mma_here(*words, "--json"))
     assert made["dtd", "CLIP", "base"]["here"] is not None
     assert "dtd" in made["dtd", "MMA", "base"]["why_not"]
+
+
+def test_what_was_chosen_on_test_rows_and_what_is_zero_shot_for_want_of_weights_is_stamped(
+    suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path
+) -> None:
+    words = suite("eurosat")
+    text = (tmp_path / "small.toml").read_text()
+    (tmp_path / "small.toml").write_text(
+        text.replace('"clip-adapter", recipe = "clip-mma"', '"linear-probe", select = "oracle"')
+    )
+    done = mma_here(*words)
+    assert done.returncode == 0, done.stderr
+    assert "ORACLE: epochs were selected on the test rows" in done.stdout
+    assert re.search(r"│ new +│ +[\d.]+\*", done.stdout)
+    assert "* has no weights for classes without shots" in done.stdout
 
 
 def test_the_suite_of_ones_own_in_the_docs_runs(mma_here: Run, root: Path, tmp_path: Path) -> None:

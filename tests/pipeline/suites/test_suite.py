@@ -94,6 +94,11 @@ WRONG = {
     "a number of another metric": ("accuracy = 60.5", "base = 60.5", "published 'base' is not in it"),
     "a number that is none": ("60.5", '"60.5"', "has numbers by metric"),
     "a data set twice": ('"dtd", "eurosat"', '"dtd", "dtd"', "two data sets are called dtd"),
+    "a method twice": (
+        "published.dtd",
+        '[[tables.methods]]\nname = "GDA"\nfit = { adapter = "gda" }\npublished.dtd',
+        "two methods are called GDA",
+    ),
     "no data set": ('["dtd", "eurosat"]', "[]", "datasets is a list"),
 }
 
