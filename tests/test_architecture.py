@@ -69,7 +69,8 @@ ROOMS = {  # of pipeline/: what each may import of the others
     "reports": {"fitting"},
     "caches": {"embedding", "datasets"},
     "using": {"embedding", "datasets", "fitting", "reports"},
-    "cli": {"datasets", "embedding", "fitting", "reports", "caches", "using"},
+    "suites": {"embedding", "datasets", "fitting", "reports"},
+    "cli": {"datasets", "embedding", "fitting", "reports", "caches", "using", "suites"},
     "facade": {"embedding", "fitting", "using"},
 }
 

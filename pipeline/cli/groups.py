@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-DAY = ("demo", "datasets", "embed", "fit", "ablate", "adapters", "cache")  # a user's day
+DAY = ("demo", "reproduce", "datasets", "embed", "fit", "ablate", "adapters", "cache")  # a user's day
 
 
 class Command(TyperCommand):

@@ -107,8 +107,10 @@ def add_grid(
     device: str = "auto",
     partial: bool = False,
     console: Console | None = None,
-) -> None:
-    """Every cell of a grid, on every cache. Raises UsageError, CacheError or AdapterError where a part cannot be done.
+) -> list[Setting]:
+    """Every cell of a grid, on every cache; returns the settings in order.
+
+    Raises UsageError, CacheError or AdapterError where a part cannot be done.
 
     Where no shots are given there are as many along every axis, and on every cache: what the smallest class allows.
     """
@@ -127,6 +129,7 @@ def add_grid(
     if console and "shots" not in factors and shots < DEFAULT_SHOTS:
         console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
     named = dict(zip(grids, (cache for cache in caches for _ in texts), strict=True))
+    settings = []
     for address, names in protocols.items():
         features = plan.loader.features(address)
         elsewhere = [replace(address, cache=target) for target in wanted]
@@ -139,6 +142,8 @@ def add_grid(
                 setting = resolve(choice, features.data, scored)
                 plan.add(setting, seeds, at, [named[address], *wanted[:there]])
                 plan.notes |= dict.fromkeys(_notes(choice, setting))
+                settings.append(setting)
+    return settings
 
 
 def _protocols(features: Features, factors: Factors) -> list[str]:

@@ -48,7 +48,7 @@ def averages(rows: Sequence[Row]) -> list[Average]:
     for row in rows:
         alike = tuple((name, str(value)) for name, value in row.setting.flat().items() if name != "dataset")
         groups.setdefault((row.metrics, alike), []).append(row)
-    return [Average(group, _values(group) if len(group) == len(caches) else {}) for group in groups.values()]
+    return [Average(group, over_datasets(group) if len(group) == len(caches) else {}) for group in groups.values()]
 
 
 def columns(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +70,8 @@ def records(found: Sequence[Average]) -> list[dict[str, Any]]:
     ]
 
 
-def _values(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+def over_datasets(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+    """The averages of one row per data set: metric -> mean and half-width, in percent."""
     values: dict[str, tuple[float, float | None]] = {}
     for metric in rows[0].metrics:
         of_rows = [mean_interval(row.values(metric)) for row in rows]

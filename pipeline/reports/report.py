@@ -29,26 +29,28 @@ def report(settings: ReportSettings, console: Console) -> Layout:
     for name in (*forms, "figures"):
         path = getattr(settings, name)
         if path is not None:
-            _check_place(name, path)
+            check_place(name, path)
     by = [name.replace("-", "_") for name in settings.by]
     made = lay_out(make_report(settings.runs, settings.baseline), by)
     for name, form in forms.items():
         path = getattr(settings, name)
         if path is not None:
-            _write(path, form(made), console)
+            write_text(path, form(made), console)
     if settings.figures:
         files = write_figures(made, settings.figures)
         console.print(f"{len(files)} files are written to {settings.figures}", markup=False)
     return made
 
 
-def _write(path: Path, text: str, console: Console) -> None:
+def write_text(path: Path, text: str, console: Console) -> None:
+    """Write a file whole, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())
     console.print(f"{path} is written", markup=False)
 
 
-def _check_place(name: str, path: Path) -> None:
+def check_place(name: str, path: Path) -> None:
+    """Refuse a place where the file (or, of figures, folder) of an option cannot be. Raises UsageError."""
     at = next(parent for parent in path.absolute().parents if parent.exists())
     folder = name == "figures"
     if path.is_dir() and not folder:
