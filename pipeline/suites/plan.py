@@ -14,8 +14,8 @@ from mma.pipeline.console import Column, show_table
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting
-from mma.pipeline.fitting.estimate import Estimate, Kind
-from mma.pipeline.fitting.plan import Plan, add_grid
+from mma.pipeline.fitting.estimate import Durations, Kind
+from mma.pipeline.fitting.plan import GridPlan, add_grid
 from mma.pipeline.fitting.protocols import DEFAULT_SHOTS
 from mma.pipeline.fitting.store import Store
 from mma.pipeline.progress import size, span
@@ -28,7 +28,7 @@ from mma.pipeline.suites.suite import Method, Suite, Table
 class Fits:
     """The fits of a table on one data set."""
 
-    plan: Plan
+    plan: GridPlan
     settings: dict[str, Setting] = field(default_factory=dict)  # by method
     refused: dict[str, str] = field(default_factory=dict)  # method -> why it cannot be fitted here
 
@@ -53,7 +53,7 @@ class Step:
 
 def plan_suite(suite: Suite, settings: ReproduceSettings, store: Store) -> list[Step]:
     """The steps, table by table."""
-    estimate = Estimate(store.times())
+    estimate = Durations(store.times())
     steps = []
     for table in suite.tables:
         for dataset, embed in table.embeds.items():
@@ -70,7 +70,7 @@ def plan_suite(suite: Suite, settings: ReproduceSettings, store: Store) -> list[
 
 def plan_fits(table: Table, have: Have, device: str) -> Fits:
     """The fits of a table on a cache that is there. What cannot be fitted is refused method by method."""
-    fits = Fits(Plan(tolerant=True))
+    fits = Fits(GridPlan(tolerant=True))
     for method in table.methods:
         try:
             setting = add_grid(fits.plan, [str(have.path)], method.factors, device)[-1]
@@ -95,7 +95,7 @@ def show_plan(console: Console, steps: Sequence[Step]) -> None:
     console.print(_summary(steps))
 
 
-def _step(table: Table, dataset: str, embed: EmbedSettings, device: str, store: Store, estimate: Estimate) -> Step:
+def _step(table: Table, dataset: str, embed: EmbedSettings, device: str, store: Store, estimate: Durations) -> Step:
     have = look(embed)
     if have.refused:
         return Step(table, dataset, embed, have, 0, 0, 0.0)
@@ -115,7 +115,7 @@ def _kind(method: Method) -> Kind:
     return Kind(short_name(method.adapter), shots if adapter_class(method.adapter).few_shot else 0, "", "")
 
 
-def _seconds(kinds: Sequence[Kind], estimate: Estimate) -> float | None:
+def _seconds(kinds: Sequence[Kind], estimate: Durations) -> float | None:
     total = 0.0
     for kind in kinds:
         seconds = estimate.seconds(kind)
