@@ -16,7 +16,7 @@ from rich.console import Console
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.reports.figures import FORMATS, write_figures
-from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown, show_report
 
