@@ -41,6 +41,7 @@ INK = "#222222"  # text and axes; on the page it becomes the colour of the page'
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")  # Okabe and Ito (2008)
 MARKERS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
 MOST_LINES, MOST_PAIRS, MOST_BARS = 8, 16, 20
+MOST_NUMBERS = 64  # in the places of a heat map
 STYLE: Any = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -136,6 +137,12 @@ def _of_group(layout: Layout, group: Group) -> list[Picture]:
         )
         size = 0.9 + 0.28 * len(few)
         found.append(Picture("pairs", caption, size, lambda figure: _pairs(figure, few, group)))
+    for adapter in dict.fromkeys(row.setting.adapter for row in rows):
+        own = [row for row in rows if row.setting.adapter == adapter]
+        names = _varying_numbers(own)
+        if len(names) == 2:
+            caption = f"{group.main} of {plain(adapter)} by {names[0]} and {names[1]}, {plain(group.title)}; means in %"
+            found.append(Picture("heat", caption, 2.4, partial(_heat, rows=own, names=names, metric=group.main)))
     if rows:
         top = max(rows, key=lambda row: row.measures[group.main].mean)
         found += _of_top(layout, group, top)
@@ -254,6 +261,40 @@ def _pairs(figure: Figure, rows: Sequence[Finding], group: Group) -> None:
     names = [_short(plain(marked_name(row))) for row in rows]
     axes.set_xticks(range(len(rows)), names, rotation=90, fontsize=5)
     axes.set_yticks(range(len(rows)), names, fontsize=5)
+
+
+def _varying_numbers(rows: Sequence[Finding]) -> list[str]:
+    """The factors that differ between settings of one adapter, where all of them are numbers; none where one is not,
+    or where two settings agree in all: then a map would hide some.
+    """
+    factors = [row.setting.factors for row in rows]
+    values = {name: [each.get(name) for each in factors] for name in factors[0]}
+    names = [name for name, found in values.items() if len(set(map(str, found))) > 1]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for name in names for v in values[name])
+    places = {tuple(each[name] for name in names) for each in factors} if numbers else set()
+    return names if len(places) == len(rows) else []
+
+
+def _heat(figure: Figure, rows: Sequence[Finding], names: Sequence[str], metric: str) -> None:
+    """A metric by two numeric factors: lighter is higher, the number in each place; none where there is no setting."""
+    downs, acrosses = ([float(row.setting.factors[name]) for row in rows] for name in names)
+    y, x = sorted(set(downs)), sorted(set(acrosses))
+    mean = np.full((len(y), len(x)), np.nan)
+    for row, down, across in zip(rows, downs, acrosses, strict=True):
+        mean[y.index(down), x.index(across)] = row.measures[metric].mean
+    axes = figure.subplots()
+    image = axes.imshow(mean, cmap="cividis", aspect="auto", origin="lower", interpolation="nearest")
+    middle = (float(np.nanmin(mean)) + float(np.nanmax(mean))) / 2
+    if mean.size <= MOST_NUMBERS:
+        for i, j in itertools.product(range(len(y)), range(len(x))):
+            if not math.isnan(mean[i, j]):
+                colour = "black" if mean[i, j] > middle else "white"
+                axes.text(j, i, f"{mean[i, j]:.1f}", ha="center", va="center", fontsize=5, color=colour)
+    axes.set_xticks(range(len(x)), [f"{value:g}" for value in x])
+    axes.set_yticks(range(len(y)), [f"{value:g}" for value in y])
+    axes.set_xlabel(names[1])
+    axes.set_ylabel(names[0])
+    figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"{metric} (%)")
 
 
 def _bars(figure: Figure, names: Sequence[str], values: Sequence[tuple[float, float, float]]) -> None:
