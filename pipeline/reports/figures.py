@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,8 @@ from mma.pipeline.reports.findings import Finding, Group, main_block
 from mma.pipeline.reports.metrics import classified
 from mma.pipeline.reports.pairing import baseline_of, common_seeds, compare, tests_of, values_of
 from mma.pipeline.reports.records import predicted
-from mma.pipeline.reports.sheets import Layout, Sheet, marked_name
+from mma.pipeline.reports.sheets import Layout, Line, Sheet, marked_name
+from mma.pipeline.reports.tables import FALLBACK, TEST_TIME
 from mma.pipeline.reports.written import plain
 
 if TYPE_CHECKING:
@@ -71,11 +72,13 @@ class Picture:
 def pictures(layout: Layout) -> list[Picture]:
     """All figures that the findings allow."""
     found: list[Picture] = []
+    colours = _colours(layout)
     for sheet in layout.wide:
         if len(sheet.columns) > 1 and all(map(_is_number, sheet.columns)):
-            found.append(Picture("curve", _curve_caption(sheet), 2.4, partial(_curves, sheet=sheet)))
+            draw = partial(_curves, sheet=sheet, colours=colours)
+            found.append(Picture("curve", _curve_caption(sheet), 2.4, draw))
     for group in layout.report.groups:
-        found += _of_group(layout, group)
+        found += _of_group(layout, group, colours)
     return [Picture(f"{i:02d}-{p.name}", p.caption, p.height, p.draw) for i, p in enumerate(found, 1)]
 
 
@@ -122,12 +125,12 @@ def _drawn(picture: Picture) -> Iterator[Figure]:
         yield figure
 
 
-def _of_group(layout: Layout, group: Group) -> list[Picture]:
+def _of_group(layout: Layout, group: Group, colours: Mapping[str, str]) -> list[Picture]:
     _, rows = main_block(group)
     found: list[Picture] = []
     if {"base", "new"} <= set(group.metrics) and rows:
         caption = f"Base against new, {plain(group.title)}: dotted curves are of equal H"
-        found.append(Picture("base-new", caption, 2.8, lambda figure: _base_new(figure, rows)))
+        found.append(Picture("base-new", caption, 2.8, partial(_base_new, rows=rows, colours=colours)))
     if len(rows) > 2:
         few = sorted(rows, key=lambda row: -row.measures[group.main].mean)[:MOST_PAIRS]
         best = f", the best {MOST_PAIRS}" if len(rows) > MOST_PAIRS else ""
@@ -186,18 +189,17 @@ def _curve_caption(sheet: Sheet) -> str:
     return f"{plain(sheet.title)}; bands are 95 % intervals{few}"
 
 
-def _curves(figure: Figure, sheet: Sheet) -> None:
+def _curves(figure: Figure, sheet: Sheet, colours: Mapping[str, str]) -> None:
     axes = figure.subplots()
     x = [float(column) for column in sheet.columns]
-    known = [line for line in sheet.lines if any(line.entries)]
-    known.sort(key=lambda line: -(line.entries[-1].mean if line.entries[-1] else -math.inf))
-    for style, line in zip(_styles(), known[:MOST_LINES], strict=False):
+    for style, line in zip(_styles(), _shown_lines(sheet), strict=False):
+        colour = colours[_unmarked(line.words[0])]
         there = [(at, entry) for at, entry in zip(x, line.entries, strict=True) if entry]
         at, mean = [each for each, _ in there], [entry.mean for _, entry in there]
         label = ", ".join(plain(word) for word in line.words if word)
-        axes.plot(at, mean, color=style[0], marker=style[1], linestyle=style[2], label=_short(label))
+        axes.plot(at, mean, color=colour, marker=style[0], linestyle=style[1], label=_short(label))
         low, high = [entry.low for _, entry in there], [entry.high for _, entry in there]
-        axes.fill_between(at, low, high, color=style[0], alpha=0.12, linewidth=0)
+        axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     if min(x) > 0 and max(x) / min(x) >= 8:
         axes.set_xscale("log", base=2)
     axes.set_xticks(x, [plain(column) for column in sheet.columns])
@@ -207,18 +209,17 @@ def _curves(figure: Figure, sheet: Sheet) -> None:
     _legend(figure, axes)
 
 
-def _base_new(figure: Figure, rows: Sequence[Finding]) -> None:
+def _base_new(figure: Figure, rows: Sequence[Finding], colours: Mapping[str, str]) -> None:
     axes = figure.subplots()
-    shown = sorted(rows, key=lambda row: -row.measures["H"].mean)[:MOST_LINES]
-    for style, row in zip(_styles(), shown, strict=False):
+    for style, row in zip(_styles(), _best_by_h(rows), strict=False):
         base, new = row.measures["base"], row.measures["new"]
         axes.errorbar(
             base.mean,
             new.mean,
             xerr=[[base.mean - base.low], [base.high - base.mean]],
             yerr=[[new.mean - new.low], [new.high - new.mean]],
-            color=style[0],
-            marker=style[1],
+            color=colours[row.method],
+            marker=style[0],
             linestyle="none",
             linewidth=0.7,
             label=_short(plain(marked_name(row))),
@@ -333,9 +334,32 @@ def _class_name(row: Finding, c: int) -> str:
     return _short(plain(names[c])) if c < len(names) else f"class {c}"
 
 
-def _styles() -> Iterator[tuple[str, str, str]]:
-    """Colour, marker and line style of each line: no two lines share a marker, so that grey suffices."""
-    return zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+def _styles() -> Iterator[tuple[str, str]]:
+    """Marker and line style of each line: no two lines share a marker, so that grey suffices."""
+    return zip(itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+
+
+def _colours(layout: Layout) -> dict[str, str]:
+    """By method: its colour, the same in all figures; given out in the order in which methods are first drawn."""
+    drawn = [_unmarked(line.words[0]) for sheet in layout.wide for line in _shown_lines(sheet)]
+    drawn += [row.method for group in layout.report.groups for row in _best_by_h(main_block(group)[1])]
+    return dict(zip(dict.fromkeys(drawn), itertools.cycle(COLOURS), strict=False))
+
+
+def _unmarked(name: str) -> str:
+    """The method of a marked name."""
+    return name.removesuffix(" (ORACLE)").rstrip(FALLBACK + TEST_TIME)
+
+
+def _shown_lines(sheet: Sheet) -> list[Line]:
+    """The lines of a curve: the best at its right end."""
+    known = [line for line in sheet.lines if any(line.entries)]
+    return sorted(known, key=lambda line: -(line.entries[-1].mean if line.entries[-1] else -math.inf))[:MOST_LINES]
+
+
+def _best_by_h(rows: Sequence[Finding]) -> list[Finding]:
+    known = [row for row in rows if {"base", "new", "H"} <= set(row.measures)]
+    return sorted(known, key=lambda row: -row.measures["H"].mean)[:MOST_LINES]
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

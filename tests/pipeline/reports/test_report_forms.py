@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from mma.pipeline.errors import UsageError
@@ -172,6 +173,22 @@ def test_two_numeric_factors_that_vary_make_a_heat_map_and_another_factor_none(t
             assert f">{row.measures['accuracy'].mean:.1f}<" in svg
     runs.record(tmp_path, runs.setting_of("mma", lam_text=0.1, lam_image=0.1, mask="pair"), range(2), 0.6)
     assert not any("-heat" in picture.name for picture in pictures(lay_out(make_report(tmp_path))))
+
+
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    for dataset, better in (("birds", "gda"), ("boats", "tip-adapter")):
+        for adapter in ("gda", "tip-adapter"):
+            for shots in (2, 8):
+                setting = runs.setting_of(adapter, dataset, FewShot(shots=shots))
+                runs.record(tmp_path, setting, range(2), 0.8 if adapter == better else 0.6)
+    curves = [picture for picture in pictures(lay_out(make_report(tmp_path, "gda"))) if "-curve" in picture.name]
+    found = []
+    for picture in curves:
+        figure = Figure()
+        picture.draw(figure)
+        found.append({str(line.get_label()): line.get_color() for line in figure.axes[0].get_lines()})
+    assert {tuple(colours) for colours in found} >= {("gda", "tip-adapter"), ("tip-adapter", "gda")}  # best first
+    assert len({(name, colour) for colours in found for name, colour in colours.items()}) == 2
 
 
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
