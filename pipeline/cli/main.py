@@ -57,7 +57,8 @@ FACTORS = inspect.Parameter(
     annotation=Annotated[list[str] | None, typer.Argument(help="key=a,b,c or key=0:10 or key=0:1:0.1")],
 )
 GRID = _option("grid", Path | None, "The same in a TOML file.")
-PIVOT = _option("pivot", str | None, "Two factors for a two-way table: mask,lam.")
+PIVOT = _option("pivot", str | None, "Two factors for a two-way table: mask,lam or adapter,dataset.")
+OVER = _option("over", list[str] | None, "A factor that the pivot averages over. May be repeated.")
 METRIC = _option("metric", str | None, "Of the pivot.", show_default="H or accuracy")
 EXPORT = _option("export", Path | None, "Also write .csv, .jsonl or .parquet.")
 
@@ -113,17 +114,19 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
 
 
 @app.command(cls=Command)
-@takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, METRIC, EXPORT, AS_JSON])
+@takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, OVER, METRIC, EXPORT, AS_JSON])
 def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     """A grid over anything fit takes: lam=0,0.1,0.2 mask=cross,pair adapter=mma,clip-adapter seed=0:5"""
     from mma.pipeline.fitting.ablate import ablate as run
     from mma.pipeline.fitting.factors import read_factors
     from mma.pipeline.reports import grid_tables as tables
     from mma.pipeline.reports.live import live_table
+    from mma.pipeline.reports.pivot import check_pivot, show_pivot
 
     pivot, metric, export = given["pivot"], given["metric"], given["export"]
     settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
-    tables.check_pivot(pivot, metric, settings.factors)
+    over = [name.replace("-", "_") for name in given["over"] or []]
+    check_pivot(pivot, metric, over, settings.factors)
     if export:
         tables.check_export(export)
     ablated = run(settings, stderr(), live_table)
@@ -132,10 +135,10 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     else:
         tables.show_ablated(stdout(), ablated, settings.factors, settings.baseline)
     if export:
-        for written in tables.export_grid(export, ablated):
+        for written in tables.export_grid(export, ablated, settings.baseline):
             stderr().print(f"{written} is written")
     if pivot and not json:
-        tables.show_pivot(stdout(), ablated, pivot, metric)
+        show_pivot(stdout(), ablated, pivot, metric, over)
     if ablated.failures:
         if DEBUG in sys.argv:
             print(ablated.failures[0].trace, file=sys.stderr)

@@ -204,6 +204,25 @@ class Store:
         except (TypeError, ValueError):
             raise self._damaged(cell, "predictions") from None
 
+    def answers(self) -> Iterator[tuple[str, str, NDArray[np.int32]]]:
+        """What was predicted in every cell and test, by their ids, in one pass. Raises WorkError as `results`."""
+        for cell, test, predicted in self._db.execute("select cell, test, predicted from predictions order by rowid"):
+            try:
+                yield cell, test, np.frombuffer(predicted, "<i4")
+            except (TypeError, ValueError):
+                raise self._damaged(cell, "predictions") from None
+
+    def tests(self) -> dict[str, tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
+        """By id: what a test is called, its rows and their labels. Raises WorkError for one that is damaged."""
+        found = {}
+        for test, name, *blobs in self._db.execute("select id, name, rows, label from tests"):
+            try:
+                rows, label = (np.frombuffer(blob, "<i4") for blob in blobs)
+            except (TypeError, ValueError):
+                raise WorkError(f"{self.path}: test {test} is damaged: --force runs its cells again") from None
+            found[test] = name, rows, label
+        return found
+
     def times(self) -> Iterator[tuple[Kind, float]]:
         """What every finished cell took, in seconds."""
         rows = self._db.execute(

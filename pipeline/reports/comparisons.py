@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from mma.pipeline.reports.statistics import CONFIDENCE, Estimate, Parts, mean_estimate, mean_interval
+from mma.pipeline.reports.statistics import CONFIDENCE, Estimate, critical_value, mean_estimate, mean_interval
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.80  # the probability with which the numbers of seeds and images that are named would settle a comparison
@@ -178,7 +179,8 @@ def seeds_needed(change: Estimate, level: float = LEVEL) -> int | None:
     """
     if change.spread.seed is None:
         return None
-    return next((s for s in _round_numbers(change.seeds, MOST_SEEDS) if _seen(change, s, change.images, level)), None)
+    numbers = _round_numbers(change.seeds, MOST_SEEDS)
+    return _first(numbers, _seen(change, numbers, np.array(change.images), level))
 
 
 def images_needed(change: Estimate, level: float = LEVEL) -> int | None:
@@ -187,26 +189,39 @@ def images_needed(change: Estimate, level: float = LEVEL) -> int | None:
     None where no number up to 1,000,000 does (the seeds are too few).
     """
     numbers = _round_numbers(change.images, MOST_IMAGES)
-    return next((n for n in numbers if _seen(change, change.seeds, n, level)), None)
+    return _first(numbers, _seen(change, np.array(change.seeds), numbers, level))
 
 
-def _seen(change: Estimate, seeds: int, images: int, level: float) -> bool:
+def _seen(change: Estimate, seeds: np.ndarray, images: np.ndarray, level: float) -> np.ndarray:
     """Whether |mean| >= (critical value + power's quantile) * error, with so many seeds and images."""
     from scipy.special import ndtri
 
     spread = change.spread
+    of_image = spread.image / images
     if spread.seed is None:
-        parts = Parts(0.0, spread.image / images, 0, images - 1)
+        of_seed, seed_df = np.array(0.0), np.array(1)  # weighs nothing
     else:
-        of_seed = spread.seed / seeds + spread.rest / (seeds * images)
-        parts = Parts(of_seed, spread.image / images, seeds - 1, images - 1)
-    return abs(change.mean) >= (parts.quantile(level) + float(ndtri(POWER))) * parts.error
+        of_seed, seed_df = spread.seed / seeds + spread.rest / (seeds * images), seeds - 1
+    with np.errstate(invalid="ignore"):  # no spread at all: no error, whatever the quantile
+        quantile = np.nan_to_num(critical_value(of_seed, of_image, seed_df, images - 1, level))
+    seen: np.ndarray = abs(change.mean) >= (quantile + float(ndtri(POWER))) * np.sqrt(of_seed + of_image)
+    return seen
 
 
-def _round_numbers(more_than: int, most: int) -> list[int]:
+def _first(numbers: np.ndarray, seen: np.ndarray) -> int | None:
+    """Not the least of a bisection: with two seeds, more images may show less."""
+    return int(numbers[np.argmax(seen)]) if seen.any() else None
+
+
+@cache
+def _all_round_numbers() -> np.ndarray:
+    return np.unique([digits * 10**power for power in range(6) for digits in range(1 if power == 0 else 10, 100)])
+
+
+def _round_numbers(more_than: int, most: int) -> np.ndarray:
     """Numbers of two digits and zeros above one number, up to another: 8, 9, ... 99, 100, 110, ... 990, 1000 ..."""
-    numbers = [digits * 10**power for power in range(6) for digits in range(1 if power == 0 else 10, 100)]
-    return [number for number in sorted({*numbers, most}) if more_than < number <= most]
+    numbers = np.union1d(_all_round_numbers(), [most])
+    return numbers[(numbers > more_than) & (numbers <= most)]
 
 
 def _signed_rank(change: np.ndarray) -> float:

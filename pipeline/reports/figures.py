@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,8 @@ from mma.pipeline.reports.findings import Finding, Group, main_block
 from mma.pipeline.reports.metrics import classified
 from mma.pipeline.reports.pairing import baseline_of, common_seeds, compare, tests_of, values_of
 from mma.pipeline.reports.records import predicted
-from mma.pipeline.reports.sheets import Layout, Sheet, marked_name
+from mma.pipeline.reports.sheets import Layout, Line, Sheet, marked_name
+from mma.pipeline.reports.tables import FALLBACK, TEST_TIME
 from mma.pipeline.reports.written import plain
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ INK = "#222222"  # text and axes; on the page it becomes the colour of the page'
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")  # Okabe and Ito (2008)
 MARKERS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
 MOST_LINES, MOST_PAIRS, MOST_BARS = 8, 16, 20
+MOST_NUMBERS = 64  # in the places of a heat map
 STYLE: Any = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -70,11 +72,13 @@ class Picture:
 def pictures(layout: Layout) -> list[Picture]:
     """All figures that the findings allow."""
     found: list[Picture] = []
+    colours = _colours(layout)
     for sheet in layout.wide:
         if len(sheet.columns) > 1 and all(map(_is_number, sheet.columns)):
-            found.append(Picture("curve", _curve_caption(sheet), 2.4, partial(_curves, sheet=sheet)))
+            draw = partial(_curves, sheet=sheet, colours=colours)
+            found.append(Picture("curve", _curve_caption(sheet), 2.4, draw))
     for group in layout.report.groups:
-        found += _of_group(layout, group)
+        found += _of_group(layout, group, colours)
     return [Picture(f"{i:02d}-{p.name}", p.caption, p.height, p.draw) for i, p in enumerate(found, 1)]
 
 
@@ -121,12 +125,12 @@ def _drawn(picture: Picture) -> Iterator[Figure]:
         yield figure
 
 
-def _of_group(layout: Layout, group: Group) -> list[Picture]:
+def _of_group(layout: Layout, group: Group, colours: Mapping[str, str]) -> list[Picture]:
     _, rows = main_block(group)
     found: list[Picture] = []
     if {"base", "new"} <= set(group.metrics) and rows:
         caption = f"Base against new, {plain(group.title)}: dotted curves are of equal H"
-        found.append(Picture("base-new", caption, 2.8, lambda figure: _base_new(figure, rows)))
+        found.append(Picture("base-new", caption, 2.8, partial(_base_new, rows=rows, colours=colours)))
     if len(rows) > 2:
         few = sorted(rows, key=lambda row: -row.measures[group.main].mean)[:MOST_PAIRS]
         best = f", the best {MOST_PAIRS}" if len(rows) > MOST_PAIRS else ""
@@ -136,6 +140,12 @@ def _of_group(layout: Layout, group: Group) -> list[Picture]:
         )
         size = 0.9 + 0.28 * len(few)
         found.append(Picture("pairs", caption, size, lambda figure: _pairs(figure, few, group)))
+    for adapter in dict.fromkeys(row.setting.adapter for row in rows):
+        own = [row for row in rows if row.setting.adapter == adapter]
+        names = _varying_numbers(own)
+        if len(names) == 2:
+            caption = f"{group.main} of {plain(adapter)} by {names[0]} and {names[1]}, {plain(group.title)}; means in %"
+            found.append(Picture("heat", caption, 2.4, partial(_heat, rows=own, names=names, metric=group.main)))
     if rows:
         top = max(rows, key=lambda row: row.measures[group.main].mean)
         found += _of_top(layout, group, top)
@@ -179,18 +189,17 @@ def _curve_caption(sheet: Sheet) -> str:
     return f"{plain(sheet.title)}; bands are 95 % intervals{few}"
 
 
-def _curves(figure: Figure, sheet: Sheet) -> None:
+def _curves(figure: Figure, sheet: Sheet, colours: Mapping[str, str]) -> None:
     axes = figure.subplots()
     x = [float(column) for column in sheet.columns]
-    known = [line for line in sheet.lines if any(line.entries)]
-    known.sort(key=lambda line: -(line.entries[-1].mean if line.entries[-1] else -math.inf))
-    for style, line in zip(_styles(), known[:MOST_LINES], strict=False):
+    for style, line in zip(_styles(), _shown_lines(sheet), strict=False):
+        colour = colours[_unmarked(line.words[0])]
         there = [(at, entry) for at, entry in zip(x, line.entries, strict=True) if entry]
         at, mean = [each for each, _ in there], [entry.mean for _, entry in there]
         label = ", ".join(plain(word) for word in line.words if word)
-        axes.plot(at, mean, color=style[0], marker=style[1], linestyle=style[2], label=_short(label))
+        axes.plot(at, mean, color=colour, marker=style[0], linestyle=style[1], label=_short(label))
         low, high = [entry.low for _, entry in there], [entry.high for _, entry in there]
-        axes.fill_between(at, low, high, color=style[0], alpha=0.12, linewidth=0)
+        axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     if min(x) > 0 and max(x) / min(x) >= 8:
         axes.set_xscale("log", base=2)
     axes.set_xticks(x, [plain(column) for column in sheet.columns])
@@ -200,18 +209,17 @@ def _curves(figure: Figure, sheet: Sheet) -> None:
     _legend(figure, axes)
 
 
-def _base_new(figure: Figure, rows: Sequence[Finding]) -> None:
+def _base_new(figure: Figure, rows: Sequence[Finding], colours: Mapping[str, str]) -> None:
     axes = figure.subplots()
-    shown = sorted(rows, key=lambda row: -row.measures["H"].mean)[:MOST_LINES]
-    for style, row in zip(_styles(), shown, strict=False):
+    for style, row in zip(_styles(), _best_by_h(rows), strict=False):
         base, new = row.measures["base"], row.measures["new"]
         axes.errorbar(
             base.mean,
             new.mean,
             xerr=[[base.mean - base.low], [base.high - base.mean]],
             yerr=[[new.mean - new.low], [new.high - new.mean]],
-            color=style[0],
-            marker=style[1],
+            color=colours[row.method],
+            marker=style[0],
             linestyle="none",
             linewidth=0.7,
             label=_short(plain(marked_name(row))),
@@ -256,6 +264,40 @@ def _pairs(figure: Figure, rows: Sequence[Finding], group: Group) -> None:
     axes.set_yticks(range(len(rows)), names, fontsize=5)
 
 
+def _varying_numbers(rows: Sequence[Finding]) -> list[str]:
+    """The factors that differ between settings of one adapter, where all of them are numbers; none where one is not,
+    or where two settings agree in all: then a map would hide some.
+    """
+    factors = [row.setting.factors for row in rows]
+    values = {name: [each.get(name) for each in factors] for name in factors[0]}
+    names = [name for name, found in values.items() if len(set(map(str, found))) > 1]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for name in names for v in values[name])
+    places = {tuple(each[name] for name in names) for each in factors} if numbers else set()
+    return names if len(places) == len(rows) else []
+
+
+def _heat(figure: Figure, rows: Sequence[Finding], names: Sequence[str], metric: str) -> None:
+    """A metric by two numeric factors: lighter is higher, the number in each place; none where there is no setting."""
+    downs, acrosses = ([float(row.setting.factors[name]) for row in rows] for name in names)
+    y, x = sorted(set(downs)), sorted(set(acrosses))
+    mean = np.full((len(y), len(x)), np.nan)
+    for row, down, across in zip(rows, downs, acrosses, strict=True):
+        mean[y.index(down), x.index(across)] = row.measures[metric].mean
+    axes = figure.subplots()
+    image = axes.imshow(mean, cmap="cividis", aspect="auto", origin="lower", interpolation="nearest")
+    middle = (float(np.nanmin(mean)) + float(np.nanmax(mean))) / 2
+    if mean.size <= MOST_NUMBERS:
+        for i, j in itertools.product(range(len(y)), range(len(x))):
+            if not math.isnan(mean[i, j]):
+                colour = "black" if mean[i, j] > middle else "white"
+                axes.text(j, i, f"{mean[i, j]:.1f}", ha="center", va="center", fontsize=5, color=colour)
+    axes.set_xticks(range(len(x)), [f"{value:g}" for value in x])
+    axes.set_yticks(range(len(y)), [f"{value:g}" for value in y])
+    axes.set_xlabel(names[1])
+    axes.set_ylabel(names[0])
+    figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"{metric} (%)")
+
+
 def _bars(figure: Figure, names: Sequence[str], values: Sequence[tuple[float, float, float]]) -> None:
     axes = figure.subplots()
     mean = np.array([value[0] for value in values])
@@ -292,9 +334,32 @@ def _class_name(row: Finding, c: int) -> str:
     return _short(plain(names[c])) if c < len(names) else f"class {c}"
 
 
-def _styles() -> Iterator[tuple[str, str, str]]:
-    """Colour, marker and line style of each line: no two lines share a marker, so that grey suffices."""
-    return zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+def _styles() -> Iterator[tuple[str, str]]:
+    """Marker and line style of each line: no two lines share a marker, so that grey suffices."""
+    return zip(itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+
+
+def _colours(layout: Layout) -> dict[str, str]:
+    """By method: its colour, the same in all figures; given out in the order in which methods are first drawn."""
+    drawn = [_unmarked(line.words[0]) for sheet in layout.wide for line in _shown_lines(sheet)]
+    drawn += [row.method for group in layout.report.groups for row in _best_by_h(main_block(group)[1])]
+    return dict(zip(dict.fromkeys(drawn), itertools.cycle(COLOURS), strict=False))
+
+
+def _unmarked(name: str) -> str:
+    """The method of a marked name."""
+    return name.removesuffix(" (ORACLE)").rstrip(FALLBACK + TEST_TIME)
+
+
+def _shown_lines(sheet: Sheet) -> list[Line]:
+    """The lines of a curve: the best at its right end."""
+    known = [line for line in sheet.lines if any(line.entries)]
+    return sorted(known, key=lambda line: -(line.entries[-1].mean if line.entries[-1] else -math.inf))[:MOST_LINES]
+
+
+def _best_by_h(rows: Sequence[Finding]) -> list[Finding]:
+    known = [row for row in rows if {"base", "new", "H"} <= set(row.measures)]
+    return sorted(known, key=lambda row: -row.measures["H"].mean)[:MOST_LINES]
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""What a grid found: one row a setting, differences to a baseline paired over seeds, two-way tables, exports."""
+"""What a grid found: one row for every setting, with its difference to a baseline; the same as JSON and as a file."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mma.adapters import adapter_class, options_of
 from mma.cache.durable import write_whole
 from mma.pipeline.console import Cell, Column, show_table
-from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import NO_SELECTION
-from mma.pipeline.fitting.factors import Factors, adapters_of, as_typed, described, matches
-from mma.pipeline.fitting.protocols import METRICS
+from mma.pipeline.fitting.factors import as_typed, described, matches
 from mma.pipeline.fitting.results import Grid, Row
-from mma.pipeline.fitting.settings import FACTORS
-from mma.pipeline.options import short
 from mma.pipeline.reports.aggregates import worst_tenth
-from mma.pipeline.reports.averages import averages
+from mma.pipeline.reports.averages import MISSING, averages
 from mma.pipeline.reports.averages import columns as averaged
+from mma.pipeline.reports.differences import difference_text, differences, key_of, records_of
 from mma.pipeline.reports.statistics import mean_interval
 from mma.pipeline.reports.tables import (
     TIME,
     average_records,
-    interval_text,
+    columns_of,
+    data_name,
     label,
     marked,
     metric_text,
@@ -51,103 +48,45 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
     paired over seeds, the mean time of a cell. The best mean of a column, among rows of one cache, is bold. Of several
     data sets, averages are the last rows.
     """
+    changes = differences(ablated.rows, baseline)
+    wanted = described(baseline, [row.setting.adapter for row in ablated.rows])
+    unpaired = False
     for protocol in dict.fromkeys(row.setting.protocol.name for row in ablated.rows):
         rows = [row for row in ablated.rows if row.setting.protocol.name == protocol]
         columns, metrics, main = _varying(rows, factors), rows[0].metrics, rows[0].setting.protocol.main
         held = _held(rows, factors, columns)
-        wanted = described(baseline, [row.setting.adapter for row in rows])
-        candidates = [row for row in rows if matches(row.setting, wanted)]
         best = _best(rows, metrics)
         title = f"{', '.join(held)}; best in bold; difference in {main} to {baseline}"
         together = averages(rows)
         shown = averaged(metrics) if together else metrics
         table: list[list[Cell]] = []
         for row in rows:
-            values = {**_columns(row), "adapter": marked(row.setting)}
+            values = {**columns_of(row), "adapter": marked(row.setting)}
             values |= {"select": ""} if values["select"] == NO_SELECTION else {}
             texts: list[Cell] = []
             for metric in metrics:
                 text = metric_text(row, metric)
                 texts.append(Text(text, style="bold") if _mean(row, metric) == best[row.cache, metric] else text)
             texts += [""] * (len(shown) - len(metrics))
-            difference = _difference(row, find_baseline(row, candidates), main)
+            own = "" if matches(row.setting, wanted) else MISSING
+            difference = difference_text(row, *changes[key_of(row)]) if key_of(row) in changes else own
+            unpaired |= difference == MISSING
             varying = [as_typed(values[c]) if c in values else "" for c in columns]
             table.append([*varying, *texts, difference, str(len(row.results)), f"{row.seconds:.2f} s"])
         for average in together:
             first = average.rows[0]
-            values = {**_columns(first), "adapter": marked(first.setting), "dataset": AVERAGE, "cache": AVERAGE}
+            values = {**columns_of(first), "adapter": marked(first.setting), "dataset": AVERAGE, "cache": AVERAGE}
             varying = [as_typed(values[c]) if c in values else "" for c in columns]
             table.append([*varying, *(average.text(m) + star(first, m) for m in shown), "", "", ""])
         measured = [Column(metric, right=True) for metric in (*shown, "difference")]
         show_table(console, [*map(Column, columns), *measured, SEEDS, TIME], table, title)
     for note in notes(ablated):
         console.print(note)
+    if unpaired:
+        console.print(f"{MISSING} no difference: {baseline} has no result on the same data under the same conditions")
     for failure in ablated.failures:
         what = f"{label(failure.cell.setting)}, {protocol_text([failure.cell.setting])}, seed {failure.cell.seed}"
         console.print(Text.assemble(("failed", "red"), f": {what}: {failure.reason}"))
-
-
-def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None) -> None:
-    """A two-way table of one metric for every data set and adapter that has both factors.
-
-    All else is averaged within a seed; the interval is over seeds.
-    """
-    names = _pair(pivot)
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in ablated.rows:
-        if all(name in row.setting.flat() for name in names) and row.setting.name != "zero-shot":
-            key = (row.cache, row.setting.name, row.setting.protocol.name)
-            groups.setdefault(key, []).append(row)
-    if not groups:
-        raise UsageError(f"--pivot {pivot!r}: no adapter of the grid has both factors")
-    for (_, adapter, protocol), rows in groups.items():
-        shown = metric if metric in rows[0].metrics else rows[0].setting.protocol.main
-        seeds: dict[tuple[Any, Any], dict[int, list[float]]] = {}
-        at_place: dict[tuple[Any, Any], list[Row]] = {}
-        for row in rows:
-            values = row.setting.flat()
-            place = values[names[0]], values[names[1]]
-            at_place.setdefault(place, []).append(row)
-            at = seeds.setdefault(place, {})
-            for result in row.results:
-                at.setdefault(result.cell.seed, []).append(result.metrics[shown])
-        cells = {at: [float(np.mean(values)) for values in of.values()] for at, of in seeds.items()}  # a value a seed
-        across = list(dict.fromkeys(at[1] for at in cells))
-        title = f"{_data(rows[0], ablated.rows)}, {adapter}, {protocol}: {shown}"
-        columns = [Column(f"{names[0]} \\ {names[1]}"), *(Column(as_typed(value), right=True) for value in across)]
-        table = []
-        for down in dict.fromkeys(at[0] for at in cells):
-            line = [(down, value) for value in across]
-            texts = (interval_text(cells[each], at_place[each]) if each in cells else "" for each in line)
-            table.append([as_typed(down), *texts])
-        show_table(console, columns, table, title)
-
-
-def find_baseline(row: Row, candidates: Sequence[Row]) -> Row | None:
-    """The baseline of a row: of the rows that fit its description, on the same cache, the one most like the row."""
-    own = row.setting.flat()
-
-    def likeness(other: Row) -> int:
-        return sum(own.get(name) == value for name, value in other.setting.flat().items())
-
-    return max((r for r in candidates if r.cache == row.cache), key=likeness, default=None)
-
-
-def check_pivot(pivot: str | None, metric: str | None, factors: Factors) -> None:
-    """Refuse a pivot that is not two factors of the grid, and a metric that no table has, before the work."""
-    if pivot is not None:
-        names = _pair(pivot)
-        if len(names) != 2:
-            raise UsageError(f"--pivot {short(pivot)} needs two factors, such as mask,lam")
-        has = [_factors_of(adapter) for adapter in adapters_of(factors) if adapter != "zero-shot"] or [_factors_of()]
-        for name in names:
-            known = set[str]().union(*has)
-            if name not in known:
-                raise UsageError(f"--pivot {short(pivot)}: unknown factor {name!r}: {nearest(name, sorted(known))}")
-        if not any(set(names) <= each for each in has):
-            raise UsageError(f"--pivot {pivot}: no adapter of the grid has both factors")
-    if metric is not None and (pivot is None or metric not in METRICS):
-        raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(METRICS)}")
 
 
 def check_export(path: Path) -> None:
@@ -168,9 +107,11 @@ def check_export(path: Path) -> None:
             raise UsageError("--export to Parquet needs pyarrow: pip install 'mma[parquet]'") from error
 
 
-def export_grid(path: Path, grid: Grid) -> list[Path]:
-    """Every cell at `path`; of several data sets also their averages, beside it as NAME-average. What was written."""
-    export_records(path, grid.records())
+def export_grid(path: Path, grid: Grid, baseline: str) -> list[Path]:
+    """Every cell at `path`, with its difference to the baseline; of several data sets also their averages, beside it as
+    NAME-average. What was written.
+    """
+    export_records(path, records_of(grid, baseline))
     together = average_records(grid)
     if not together:
         return [path]
@@ -201,15 +142,24 @@ def export_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def ablated_json(ablated: Grid, baseline: str) -> str:
-    """The grid as JSON: every setting with its seeds, means and half-widths, and the failures."""
+    """The grid as JSON: every setting with its seeds, means, half-widths and its difference to the baseline in the main
+    metric (null where none pairs), and the failures.
+    """
+    changes = differences(ablated.rows, baseline)
 
     def row_data(row: Row) -> dict[str, Any]:
-        data: dict[str, Any] = {**_columns(row), "seeds": [r.cell.seed for r in row.results]}
+        data: dict[str, Any] = {**columns_of(row), "seeds": [r.cell.seed for r in row.results]}
         data["one_support"] = row.one_support
         for metric in row.metrics:
             values = row.values(metric)
             mean, half = mean_interval(values)
             data[metric] = {"mean": mean, "half_width": half, "worst_tenth": worst_tenth(values), "values": values}
+        data["difference"] = None
+        if key_of(row) in changes:
+            _, change = changes[key_of(row)]
+            mean, half = mean_interval(list(change.values()))
+            seeds = [seed for seed in change if seed is not None]
+            data["difference"] = {"metric": row.setting.protocol.main, "mean": mean, "half_width": half, "seeds": seeds}
         return data
 
     failures = [
@@ -217,23 +167,6 @@ def ablated_json(ablated: Grid, baseline: str) -> str:
     ]
     whole = {"rows": [row_data(row) for row in ablated.rows], "failures": failures, "baseline": baseline}
     return json.dumps({**whole, "averages": average_records(ablated), "notes": notes(ablated)}, indent=2)
-
-
-def _difference(row: Row, base: Row | None, metric: str) -> str:
-    """Mean of row minus baseline over the seeds that both have; a result without seeds stands for every seed."""
-    if base is None or base is row:
-        return ""
-    mine, theirs = row.by_seed(metric), base.by_seed(metric)
-    pairs = [
-        (of_row, of_base)
-        for seed in dict.fromkeys([*mine, *theirs])
-        if (of_row := mine.get(seed, mine.get(None))) is not None
-        and (of_base := theirs.get(seed, theirs.get(None))) is not None
-    ]
-    if not pairs:
-        return ""
-    text = interval_text([of_row - of_base for of_row, of_base in pairs], [row, base])
-    return text if text.startswith("-") else f"+{text}"
 
 
 def _mean(row: Row, metric: str) -> float:
@@ -250,36 +183,18 @@ def _best(rows: Sequence[Row], metrics: Sequence[str]) -> dict[tuple[str, str], 
     return found
 
 
-def _factors_of(adapter: str = "zero-shot") -> set[str]:
-    return {"dataset", *FACTORS, *(option.name for option in options_of(adapter_class(adapter)))}
-
-
-def _pair(pivot: str) -> list[str]:
-    return [name.strip().replace("-", "_") for name in pivot.split(",") if name.strip()]
-
-
-def _columns(row: Row) -> dict[str, Any]:
-    return {**row.setting.flat(), "cache": row.cache}
-
-
-def _data(row: Row, rows: Sequence[Row]) -> str:
-    """What to call a row's data: the data set, or the cache where several are of one data set."""
-    alike = {other.cache for other in rows if other.setting.data.dataset == row.setting.data.dataset}
-    return row.cache if len(alike) > 1 else row.setting.data.dataset
-
-
 def _varying(rows: Sequence[Row], factors: Collection[str]) -> list[str]:
     """The columns that tell rows apart: the adapter, and those of the data and the factors that differ."""
-    every = [_columns(row) for row in rows]
+    every = [columns_of(row) for row in rows]
+    data = "cache" if any(data_name(row, rows) == row.cache for row in rows) else "dataset"
     chosen = [values for values in every if values["adapter"] != "zero-shot"] or every
 
     def differs(name: str) -> bool:
-        found = {as_typed(values[name]) for values in chosen if name in values}
+        found = {as_typed(values[name]) for values in (every if name == data else chosen) if name in values}
         return len(found - {NO_SELECTION} if name == "select" else found) > 1
 
     names = ["adapter", *(name for name in factors if name not in ("adapter", "seed", "protocol"))]
     names += [name for name in ALWAYS_TOLD if name not in names]
-    data = "cache" if any(_data(row, rows) == row.cache for row in rows) else "dataset"
     return [name for name in (data, *names) if name == "adapter" or differs(name)]
 
 

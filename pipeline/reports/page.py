@@ -15,6 +15,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.reports.comparisons import LEVEL
 from mma.pipeline.reports.figures import as_inline_svg, pictures
 from mma.pipeline.reports.findings import Group, Report
@@ -104,11 +105,11 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
         (f"data of {s.dataset}", f"{s.cache}, prompts {s.factors['prompts']}, digest {s.digest}"): None
         for s in settings
     }
-    selections = ", ".join(selection_text(select) for select in sorted({s.select for s in settings}))
+    selections = ", ".join(selection_text(select) for select in sorted({s.select for s in settings} - {NO_SELECTION}))
     return [
         ("results", str(report.folder)),
         ("baseline", report.baseline),
-        ("selection", selections),
+        ("selection", selections or "nothing to select"),
         ("cells", f"{sum(len(s.cells) for s in settings):,} of {len(settings):,} settings"),
         *caches,
         *((f"{name} of the runs", ", ".join(found)) for name, found in report.versions.items()),

@@ -5,8 +5,8 @@ Only like with like: the same bytes read, the same conditions, the same test row
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ CONDITIONS = ("prompts", "reduce", *OPTIONS, "targets")  # what two settings mus
 BALANCED = "balanced accuracy"
 
 Conditions = tuple[tuple[str, Any], ...]
+T = TypeVar("T")
 
 
 def conditions_of(setting: Recorded) -> Conditions:
@@ -40,12 +41,19 @@ def alike(one: Recorded, other: Recorded) -> bool:
     A method that looks at no support has no shots, and goes with any number. What was selected on the test rows goes
     only with its like, or with what selects nothing.
     """
-    if one.digest != other.digest or one.protocol != other.protocol:
+    return one.digest == other.digest and same_conditions(one.factors, other.factors)
+
+
+def same_conditions(one: Mapping[str, Any], other: Mapping[str, Any], but: Collection[str] = ()) -> bool:
+    """Whether two settings, as factors, were drawn, selected and scored under the same conditions, but for some by
+    name.
+    """
+    if one["protocol"] != other["protocol"]:
         return False
-    if {one.select, other.select} in ({"oracle", "val"}, {"oracle", "last"}):
+    if {one["select"], other["select"]} in ({"oracle", "val"}, {"oracle", "last"}) and "select" not in but:
         return False
-    shared = [name for name in CONDITIONS if name in one.factors and name in other.factors]
-    return all(one.factors[name] == other.factors[name] for name in shared)
+    shared = [name for name in CONDITIONS if name in one and name in other and name not in but]
+    return all(one[name] == other[name] for name in shared)
 
 
 def compare(ours: Recorded, theirs: Recorded, metric: str) -> Estimate | None:
@@ -120,16 +128,24 @@ def _over_seeds(values: np.ndarray) -> Estimate:
 def baseline_of(setting: Recorded, others: Sequence[Recorded], wanted: Mapping[str, str]) -> Recorded | None:
     """The setting to compare with: of those that fit the description and are alike, the one that shares most factors.
 
-    None for the baseline itself, and where there is none: then there is no difference.
+    None for the baseline itself, where there is none, and where it is of several conditions: then there is no
+    difference.
     """
     if has_values(setting.factors, wanted):
         return None
     fitting = [other for other in others if has_values(other.factors, wanted) and alike(setting, other)]
+    return most_like(setting.factors, fitting, lambda other: other.factors)
 
-    def likeness(other: Recorded) -> int:
-        return sum(setting.factors.get(name) == value for name, value in other.factors.items())
 
-    return max(fitting, key=likeness, default=None)
+def most_like(own: Mapping[str, Any], fitting: Sequence[T], factors: Callable[[T], Mapping[str, Any]]) -> T | None:
+    """Of settings that one may be compared with, that which shares most factors with it.
+
+    None where there is none, and where they are of several conditions: a method without shots goes with any number of
+    them, and to take one would be arbitrary.
+    """
+    if len({tuple(str(factors(other).get(name)) for name in CONDITIONS) for other in fitting}) != 1:
+        return None
+    return max(fitting, key=lambda other: sum(own.get(name) == value for name, value in factors(other).items()))
 
 
 def swaps_of(ours: Recorded, theirs: Recorded, main: str) -> tuple[float, float, int] | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,9 @@ class TestRows:
     name: str  # "all", "base", "new", or what a protocol calls it
     rows: NDArray[np.int32]  # [N] of the test split
     label: NDArray[np.int32]  # [N]
+
+
+Answered = tuple[TestRows, NDArray[np.bool_]]  # which rows of a test one cell had right, [N]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,8 @@ def read_folder(path: Path) -> Folder:
                 done[record["setting"]].append(record)
                 for name in ("mma", "torch", "device"):
                     versions[name].add(str(record["details"].get(name, "unknown")))
-        shared: dict[str, TestRows] = {}
-        settings = [_setting(records, store, shared) for records in done.values()]
+        answered = _answered(store, {record["id"] for records in done.values() for record in records})
+        settings = [_setting(records, answered) for records in done.values()]
     return Folder(
         path,
         settings,
@@ -137,7 +139,7 @@ def predicted(path: Path, setting: Recorded, test: str) -> NDArray[np.int32]:
     return np.stack(found)
 
 
-def _setting(records: Sequence[dict[str, Any]], store: Store, shared: dict[str, TestRows]) -> Recorded:
+def _setting(records: Sequence[dict[str, Any]], answered: Mapping[str, Sequence[Answered]]) -> Recorded:
     first = records[0]
     config = first["config"]
     factors = factors_of(config)
@@ -154,7 +156,7 @@ def _setting(records: Sequence[dict[str, Any]], store: Store, shared: dict[str, 
         seeds=tuple(record["seed"] for record in records),
         seeded=_seeded(first["adapter"], factors),
         metrics={name: np.array([record["metrics"][name] for record in records]) for name in names},
-        scored=_scored([record["id"] for record in records], store, shared),
+        scored=_scored([answered.get(record["id"], ()) for record in records]),
         seconds=float(np.mean([record["seconds"] for record in records])),
         falls_back=any(record["details"].get("new_is_zero_shot") for record in records),
         cells=tuple(record["id"] for record in records),
@@ -169,16 +171,24 @@ def _seeded(adapter: str, factors: Mapping[str, Any]) -> bool:
         return "shots" in factors
 
 
-def _scored(cells: Sequence[str], store: Store, shared: dict[str, TestRows]) -> dict[str, Scored]:
+def _answered(store: Store, cells: Collection[str]) -> dict[str, list[Answered]]:
+    """By cell, its tests and which of their rows were right, in one pass over the store."""
+    tests = {test: TestRows(*values) for test, values in store.tests().items()}
+    found: dict[str, list[Answered]] = defaultdict(list)
+    for cell, test, predicted in store.answers():
+        if cell in cells and test in tests:
+            found[cell].append((tests[test], predicted == tests[test].label))
+    return found
+
+
+def _scored(answers: Sequence[Sequence[Answered]]) -> dict[str, Scored]:
     """The tests that every cell of a setting has predictions for, on the same rows."""
-    found: dict[str, list[tuple[TestRows, NDArray[np.bool_]]]] = defaultdict(list)
-    for cell in cells:
-        for each in store.predictions(cell):
-            key = hashlib.sha256(each.test.encode() + each.rows.tobytes() + each.label.tobytes()).hexdigest()
-            test = shared.setdefault(key, TestRows(each.test, each.rows, each.label))
-            found[each.test].append((test, each.predicted == each.label))
+    found: dict[str, list[Answered]] = defaultdict(list)
+    for of_cell in answers:
+        for test, correct in of_cell:
+            found[test.name].append((test, correct))
     return {
         name: Scored(pairs[0][0], np.stack([correct for _, correct in pairs]))
         for name, pairs in found.items()
-        if len(pairs) == len(cells) and all(test is pairs[0][0] for test, _ in pairs)
+        if len(pairs) == len(answers) and all(test is pairs[0][0] for test, _ in pairs)
     }

@@ -11,7 +11,7 @@ from rich.console import Console
 from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
 from mma.pipeline.reports.figures import write_figures
-from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.page import page
 from mma.pipeline.reports.settings import ReportSettings
 from mma.pipeline.reports.sheets import Layout, lay_out

@@ -13,15 +13,9 @@ from typing import Any
 
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.factors import as_typed
-from mma.pipeline.reports.findings import (
-    Average,
-    Finding,
-    Group,
-    Report,
-    marks_of,
-    marks_of_averages,
-    method_names,
-)
+from mma.pipeline.reports.findings import Average, Finding, Group, Report
+from mma.pipeline.reports.marks import marks_of, marks_of_averages
+from mma.pipeline.reports.naming import method_names
 from mma.pipeline.reports.pairing import Conditions
 from mma.pipeline.reports.tables import FALLBACK, TEST_TIME
 

@@ -17,10 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 CONFIDENCE = 0.95
+LEAST_P = 1e-300  # smaller p-values are told as this
+
+Array = Any  # a number or an array
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -194,28 +198,51 @@ class Parts:
         return math.sqrt(self.seed + self.image)
 
     def quantile(self, p: float) -> float:
-        """The two-sided critical value at level p: Student's quantiles, weighted by the variances that they belong to
-        (Cochran and Cox, Experimental Designs, 1950).
-        """
-        from scipy.special import stdtrit
-
-        of_image = -float(stdtrit(self.image_df, p / 2))
+        """The two-sided critical value at level p."""
         if not self.seed:
-            return of_image
-        of_seed = -float(stdtrit(self.seed_df, p / 2))
-        return (self.seed * of_seed + self.image * of_image) / (self.seed + self.image)
+            return -_student(self.image_df, p / 2)
+        return float(critical_value(self.seed, self.image, self.seed_df, self.image_df, p))
 
     def p_value(self, mean: float) -> float:
-        """The level p at which the interval just reaches zero, to a relative 1e-9."""
+        """The level p at which the interval just reaches zero, to a relative 1e-9. It lies between the p-values that
+        Student's distributions of the two parts give alone.
+        """
+        from scipy.optimize import brentq
+        from scipy.special import stdtr
+
         if not mean:
             return 1.0
         if not self.error:
             return 0.0
-        low, high = -690.0, 0.0  # of log p
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.quantile(math.exp(middle)) * self.error > abs(mean) else (low, middle)
-        return math.exp(high)
+        ratio = abs(mean) / self.error
+        of_image = 2 * float(stdtr(self.image_df, -ratio))
+        if not self.seed:
+            return of_image
+        of_seed = 2 * float(stdtr(self.seed_df, -ratio))
+        low = math.log(max(min(of_seed, of_image), LEAST_P)) - 1e-6
+        high = min(math.log(max(of_seed, of_image, LEAST_P)) + 1e-6, 0.0)
+
+        def beyond(log_p: float) -> float:
+            return self.quantile(math.exp(log_p)) - ratio
+
+        if beyond(low) <= 0 or beyond(high) >= 0:  # below the least p, or both parts on as many degrees of freedom
+            return math.exp(low if beyond(low) <= 0 else high)
+        return math.exp(brentq(beyond, low, high, xtol=1e-10))
+
+
+def critical_value(seed: Array, image: Array, seed_df: Array, image_df: Array, p: float) -> Array:
+    """The two-sided critical value at level p of a mean with such parts (numbers or arrays): Student's quantiles,
+    weighted by the variances that they belong to (Cochran and Cox, Experimental Designs, 1950).
+    """
+    from scipy.special import stdtrit
+
+    return -(seed * stdtrit(seed_df, p / 2) + image * stdtrit(image_df, p / 2)) / (seed + image)
+
+
+def _student(df: int, p: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, p))
 
 
 def _parts(values: np.ndarray) -> tuple[float, Parts, Spread]:

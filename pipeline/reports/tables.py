@@ -157,6 +157,17 @@ def changes(setting: Setting) -> list[str]:
     return changed
 
 
+def columns_of(row: Row) -> dict[str, Any]:
+    """A row's factors by name, and the cache."""
+    return {**row.setting.flat(), "cache": row.cache}
+
+
+def data_name(row: Row, rows: Sequence[Row]) -> str:
+    """What to call a row's data among some rows: the data set, or the cache where several are of one data set."""
+    alike = {other.cache for other in rows if other.setting.data.dataset == row.setting.data.dataset}
+    return row.cache if len(alike) > 1 else row.setting.data.dataset
+
+
 def marked(setting: Setting) -> str:
     """What the adapter is called, with a dagger if it looks at unlabelled test rows."""
     return setting.name + TEST_TIME if sees_test_rows(setting.adapter) else setting.name

@@ -17,7 +17,7 @@ from mma.pipeline.fitting.cells import Cell, Choice, Data, resolve
 from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.fitting.results import Predictions, Result
 from mma.pipeline.fitting.store import Store
-from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.page import page
 from mma.pipeline.reports.sheets import lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown

@@ -123,6 +123,12 @@ WRONG = {
     "two baselines": (["ablate", "--cache", "CACHE", "--baseline", "mma lam=0.1,0.2"], "is not key=value"),
     "range of nothing": (["ablate", "--cache", "CACHE", "lam=nan:1"], "'nan:1' is not a range"),
     "pivot of one": (["ablate", "--cache", "CACHE", "--pivot", "mask"], "needs two factors"),
+    "pivot over what was not named": (
+        ["ablate", "--cache", "CACHE", "shots=1,2", "lam=0,1", "--pivot", "adapter,lam"],
+        "would average over shots (1, 2): give one value, or say so with --over shots",
+    ),
+    "over alone": (["ablate", "--cache", "CACHE", "shots=1,2", "--over", "shots"], "no --pivot is given"),
+    "over an unknown factor": (["ablate", "--cache", "CACHE", "--pivot", "lam,mask", "--over", "shotz"], "shots"),
     "metric alone": (["ablate", "--cache", "CACHE", "--metric", "H"], "is for --pivot"),
     "unknown optimizer": (["ablate", "--cache", "CACHE", "optimizer=adan"], "unknown optimizer 'adan'"),
     "rate not a number": (["ablate", "--cache", "CACHE", "lr=nan"], "lr=nan is not a number that can be used"),

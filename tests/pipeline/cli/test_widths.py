@@ -61,7 +61,8 @@ def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, s
 
 def test_rows_of_a_grid_have_their_factors(say: Say, small_cache: Path) -> None:
     grid = ("ablate", "--cache", small_cache, "adapter=gda,tip-adapter", "alpha=0.123456,0.234567", "seed=0,1")
-    shown = say(*grid, "shots=1,2", "label_noise=0,0.25", "--pivot", "alpha,shots")
+    shown = say(*grid, "shots=1,2", "label_noise=0,0.25", "--pivot", "alpha,shots", "--over", "label_noise")
     for value in ("0.123456", "0.234567", "0.25", "tip-adapter", "zero-shot", "label_noise", "difference"):
         assert value in shown
     assert "alpha \\ shots" in shown
+    assert "mean over label_noise 0, 0.25" in " ".join(shown.split())

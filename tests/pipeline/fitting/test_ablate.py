@@ -29,7 +29,9 @@ from mma.pipeline.fitting.grid import Work, run_works
 from mma.pipeline.fitting.protocols import BaseToNew
 from mma.pipeline.fitting.results import Failure, Grid
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
-from mma.pipeline.reports.grid_tables import ablated_json, find_baseline, show_ablated, show_pivot
+from mma.pipeline.reports.differences import find_baseline
+from mma.pipeline.reports.grid_tables import ablated_json, show_ablated
+from mma.pipeline.reports.pivot import show_pivot
 from mma.pipeline.reports.statistics import mean_text
 
 from ...conftest import COMMAND, Run, small_features
@@ -316,17 +318,6 @@ def test_a_grid_of_which_nothing_can_be_drawn_is_refused(small_cache: Path, tmp_
     with pytest.raises(UsageError, match=r"small: .*shots"):
         ablate(settings(small_cache, tmp_path / "runs", ["adapter=gda", "shots=50,60"]), QUIET)
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_pivot_averages_all_else_within_a_seed(small_cache: Path, tmp_path: Path) -> None:
-    words = ["lam=0,0.5", "mask=cross,pair", "shots=2,4", "seed=0:2", "epochs=2"]
-    ablated = ablate(settings(small_cache, tmp_path, words), QUIET)
-    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    show_pivot(console, ablated, "mask,lam", "new")
-    chosen = [r for r in ablated.rows if matches(r.setting, described("mma lam=0.5 mask=pair"))]
-    seeds = [sum(r.results[seed].metrics["new"] for r in chosen) / len(chosen) for seed in range(2)]
-    assert len(chosen) == 2
-    assert mean_text(seeds) in console.export_text()
 
 
 def test_a_cache_that_changed_since_the_plan_is_never_taken_for_the_planned_one(small_cache: Path) -> None:

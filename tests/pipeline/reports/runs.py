@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from mma.pipeline.fitting.cells import Cell, Choice, Data, Setting, resolve
-from mma.pipeline.fitting.protocols import BaseToNew, FewShot, Protocol
+from mma.pipeline.fitting.protocols import BaseToNew, Classes, FewShot, Protocol
 from mma.pipeline.fitting.results import Failure, Predictions, Result
 from mma.pipeline.fitting.store import Store
 
 CLASSES, EACH = 4, 60  # of the test split
+NAMES = [f"class {i}" for i in range(CLASSES)]
 
 
 def setting_of(
@@ -33,7 +34,7 @@ def setting_of(
 def predictions(setting: Setting, seed: int, right: float) -> list[Predictions]:
     """One answer for every test row. What is hard is hard for every method and seed, as it is for real ones."""
     found = []
-    for test in setting.protocol.tests([CLASSES]):
+    for test in setting.protocol.tests([Classes(setting.data.dataset, NAMES)]):
         label = np.repeat(test.classes, EACH).astype(np.int32)
         rows = np.flatnonzero(np.isin(np.repeat(np.arange(CLASSES), EACH), test.classes)).astype(np.int32)
         hard = np.random.default_rng([len(setting.data.dataset), len(rows)]).random(len(rows))

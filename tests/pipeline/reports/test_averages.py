@@ -57,7 +57,7 @@ def by_pandas(cells: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def test_averages_in_json_and_in_the_export_are_what_pandas_computes_from_the_cells(both: Grid, tmp_path: Path) -> None:
-    cells, average = export_grid(tmp_path / "cells.csv", both)
+    cells, average = export_grid(tmp_path / "cells.csv", both, "zero-shot")
     wanted = by_pandas(pandas.read_csv(cells))
     exported = pandas.read_csv(average).set_index(["protocol", "adapter"])
     told = pandas.DataFrame(json.loads(ablated_json(both, "zero-shot"))["averages"]).set_index(["protocol", "adapter"])

@@ -11,7 +11,8 @@ from mma.pipeline.fitting.factors import read_factors
 from mma.pipeline.fitting.protocols import BaseToNew, FewShot
 from mma.pipeline.reports.aggregates import h_of_means
 from mma.pipeline.reports.comparisons import difference, holm
-from mma.pipeline.reports.findings import Finding, Report, make_report
+from mma.pipeline.reports.findings import Finding, Report
+from mma.pipeline.reports.make_report import make_report
 
 from . import runs
 

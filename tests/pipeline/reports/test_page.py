@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.page import page
 from mma.pipeline.reports.sheets import lay_out
 

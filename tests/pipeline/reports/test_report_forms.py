@@ -11,12 +11,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.reports.figures import FORMATS, write_figures
-from mma.pipeline.reports.findings import make_report
+from mma.pipeline.reports.figures import FORMATS, as_inline_svg, pictures, write_figures
+from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown, show_report
 
@@ -155,6 +156,39 @@ def test_figures_are_written_as_pdf_svg_and_png(tmp_path: Path) -> None:
     assert {path.suffix[1:] for path in written} == set(FORMATS)
     heads = {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<?xml"}
     assert all(path.read_bytes().startswith(heads[path.suffix]) for path in written)
+
+
+def test_two_numeric_factors_that_vary_make_a_heat_map_and_another_factor_none(tmp_path: Path) -> None:
+    runs.record(tmp_path, runs.setting_of("zero-shot", protocol=FewShot()), [0], 0.5)
+    for lam_text in (0.1, 0.2):
+        for lam_image in (0.1, 0.4):
+            setting = runs.setting_of("mma", lam_text=lam_text, lam_image=lam_image)
+            runs.record(tmp_path, setting, range(2), 0.5 + lam_text + lam_image / 2)
+    layout = lay_out(make_report(tmp_path))
+    (heat,) = (picture for picture in pictures(layout) if "-heat" in picture.name)
+    assert "mma by lam_image and lam_text" in heat.caption
+    svg = as_inline_svg(heat)
+    for row in layout.report.groups[0].rows:
+        if row.setting.adapter == "mma":
+            assert f">{row.measures['accuracy'].mean:.1f}<" in svg
+    runs.record(tmp_path, runs.setting_of("mma", lam_text=0.1, lam_image=0.1, mask="pair"), range(2), 0.6)
+    assert not any("-heat" in picture.name for picture in pictures(lay_out(make_report(tmp_path))))
+
+
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    for dataset, better in (("birds", "gda"), ("boats", "tip-adapter")):
+        for adapter in ("gda", "tip-adapter"):
+            for shots in (2, 8):
+                setting = runs.setting_of(adapter, dataset, FewShot(shots=shots))
+                runs.record(tmp_path, setting, range(2), 0.8 if adapter == better else 0.6)
+    curves = [picture for picture in pictures(lay_out(make_report(tmp_path, "gda"))) if "-curve" in picture.name]
+    found = []
+    for picture in curves:
+        figure = Figure()
+        picture.draw(figure)
+        found.append({str(line.get_label()): line.get_color() for line in figure.axes[0].get_lines()})
+    assert {tuple(colours) for colours in found} >= {("gda", "tip-adapter"), ("tip-adapter", "gda")}  # best first
+    assert len({(name, colour) for colours in found for name, colour in colours.items()}) == 2
 
 
 def test_names_in_figures_are_text(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from mma.pipeline.fitting.fit import fit
 from mma.pipeline.fitting.results import Grid
 from mma.pipeline.fitting.settings import FitSettings
-from mma.pipeline.reports.grid_tables import ablated_json, show_ablated, show_pivot
+from mma.pipeline.reports.grid_tables import ablated_json, show_ablated
+from mma.pipeline.reports.pivot import show_pivot
 from mma.pipeline.reports.tables import fitted_json, label, show_fitted
 
 
