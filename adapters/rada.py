@@ -32,7 +32,7 @@ from mma.adapters.blocks import in_blocks
 from mma.adapters.linear import linear
 from mma.adapters.plain.rada import PlainRAda, Regulariser
 
-CANDIDATES = 16  # where more change no accuracy that could be told: docs/methods.md, "RAda among the nearest classes"
+CANDIDATES = 16  # a fit in a minute at 200 classes: docs/methods.md, "RAda among the nearest classes"
 
 
 class Attend(Protocol):
