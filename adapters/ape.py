@@ -93,7 +93,7 @@ class AdaptivePriorRefinement(PerClassAdapter):
         weights = torch.exp(gamma * self.surprise - beta * (1 - affinity))
         return class_sum(weights, self.label, len(self.classes))
 
-    def candidates(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
+    def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
         """Every beta and gamma with every alpha; the cache is read once a pair of the former."""
         zero_shot, affinity = zero_shot_logits(image, text, self.logit_scale), self.affinity(image)
         for beta in self.tried("beta"):

@@ -196,7 +196,7 @@ class Adapter(nn.Module):
         """What to try for a hyper-parameter of `tunes`: the one value given, or the grid."""
         return self.tunes[name] if getattr(self, name) is None else [self.decided(name)]
 
-    def candidates(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
+    def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
         """Every combination of what is tried, with its logits [B, C]. A method may override it to share work."""
         for values in product(*(self.tried(name) for name in self.tunes)):
             combination = dict(zip(self.tunes, values, strict=True))
@@ -211,7 +211,7 @@ class Adapter(nn.Module):
     def tune(self, image: Tensor, text: Tensor, label: Tensor) -> None:
         """Choose the open hyper-parameters: the first combination of the best accuracy on these rows."""
         best, most = {}, -1
-        for values, logits in self.candidates(image, text):
+        for values, logits in self.combinations(image, text):
             correct = int((logits.argmax(dim=-1) == label).sum())
             if correct > most:
                 best, most = values, correct

@@ -80,7 +80,7 @@ class MultiModalMLP(Adapter):
             lengths = torch.linalg.vector_norm(adapted_image, dim=-1) * torch.linalg.vector_norm(adapted_text, dim=-1)
             return (self.logit_scale * (adapted_image * adapted_text).sum(-1) / lengths,)
 
-        return in_blocks(logits, image, 8 * text.numel())[0]
+        return in_blocks(logits, (image,), 8 * text.numel())[0]
 
     def adapt(self, mlp: nn.Sequential, image: Tensor, text: Tensor, x: Tensor) -> Tensor:
         """(1 - lam) x + lam mlp([image; text]), not yet unit: [B, C, D]."""

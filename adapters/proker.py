@@ -103,7 +103,7 @@ class ProximalKernelRidge(PerClassAdapter):
             solution = solution / lam
         return solution.to(self.residual).contiguous()
 
-    def candidates(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
+    def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
         """Every beta with every lam; the kernels are computed once a beta."""
         for beta in self.tried("beta"):
             of_shots, of_image = self.kernel(self.shots, beta), self.kernel(image, beta)

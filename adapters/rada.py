@@ -12,64 +12,124 @@ at less work:
 - the image query alone projects no token (`attend_by_image`);
 - the maps are averaged before they meet the values;
 - images go in blocks, worked out again in the backward pass where they would hold too much.
+
+With `candidates` = K < C, all of the above is done among the K classes of highest <f, h_k> alone, of the embeddings as
+they come; M = 1 for all other classes, whose logits are zero-shot's. In training an image's own class is one of the K.
+At K >= C it is the published form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from mma.adapters.base import check_at_least, zero_shot_logits
 from mma.adapters.blocks import in_blocks
 from mma.adapters.linear import linear
-from mma.adapters.plain.rada import PlainRAda
+from mma.adapters.plain.rada import PlainRAda, Regulariser
+
+CANDIDATES = 16  # a fit in a minute at 200 classes: docs/methods.md, "RAda among the nearest classes"
+
+
+class Attend(Protocol):
+    """Attention of images among all classes, or among some of each."""
+
+    def __call__(self, image: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(mean_i P_i) value [B, K or 1, D], before Wo, and R [B, K, D]: `image` [B, D], classes `near` [B, K]."""
 
 
 class RAda(PlainRAda):
     """A mask on the channels of f * h_k, from attention across the candidate classes.
 
-    The options, weights and numbers of `PlainRAda`, at less work.
+    The weights of `PlainRAda`, and its numbers where all classes are candidates, at less work.
     """
 
-    def masked(self, image: Tensor, text: Tensor, *, regularised: bool) -> tuple[Tensor, Tensor]:
+    def __init__(
+        self,
+        *,
+        queries: Annotated[
+            str, "which are averaged, joined by +: any of image, text and rational"
+        ] = "image+text+rational",
+        heads: Annotated[int, "heads of attention; they share D"] = 8,
+        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
+        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "linf",
+        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
+        candidates: Annotated[
+            int | None, "attend among an image's nearest classes, this many; none: all, the published form"
+        ] = CANDIDATES,
+    ) -> None:
+        super().__init__(queries=queries, heads=heads, temperature=temperature, regulariser=regulariser, alpha=alpha)
+        check_at_least("candidates", candidates, 2)
+        self.candidates = candidates
+
+    def loss(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
+        """As `PlainRAda`, each image's own class among its candidates."""
+        logits, distance = self.masked(image, text, regularised=self.alpha > 0, label=label)
+        return functional.cross_entropy(logits, label) + self.alpha * distance.mean()
+
+    def masked(
+        self, image: Tensor, text: Tensor, *, regularised: bool, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits [B, C], and the distance of each image's mask from 1 [B] (0 unless `regularised`)."""
+        near = self.nearest(image, text, label)
         image, text = self.embed(image, text)
         attend = self.attention(text)
 
-        def work(image: Tensor) -> tuple[Tensor, Tensor]:
-            attended, rational = attend(image)
+        def work(image: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            attended, rational = attend(image, near)
             mask = linear(attended, self.out.weight, self.out.bias + 1).relu()
             distance = self.distance(mask) if regularised else mask.new_zeros(len(mask))
-            return (mask * rational).sum(-1), distance
+            logits = (mask * rational).sum(-1)  # [B, K]
+            if near is not None:
+                logits = zero_shot_logits(image, text, self.logit_scale).scatter(1, near, logits)  # [B, C]
+            return logits, distance
 
-        logits, distance = in_blocks(work, image, self.floats_per_image(text))
+        rows = (image,) if near is None else (image, near)
+        logits, distance = in_blocks(work, rows, self.floats_per_image(text))
         return logits, distance
 
-    def attention(self, text: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """What depends on the classes alone, done once; what it returns gives (mean_i P_i) value [B, C or 1, D], before
-        Wo, and R [B, C, D] of images [B, D].
-        """
-        classes, dim = text.shape
+    @torch.no_grad()
+    def nearest(self, image: Tensor, text: Tensor, label: Tensor | None) -> Tensor | None:
+        """The candidates of each image [B, K], its own class in place of the farthest if need be; None: all classes."""
+        if self.candidates is None or self.candidates >= len(text):
+            return None
+        near = (image @ text.mT).topk(self.candidates, dim=-1).indices
+        if label is None:
+            return near
+        own = label[:, None]  # [B, 1]
+        farthest = torch.where((near == own).any(-1, keepdim=True), near[:, -1:], own)
+        return torch.cat([near[:, :-1], farthest], -1)
+
+    def attention(self, text: Tensor) -> Attend:
+        """What depends on the classes alone, done once."""
+        dim = text.shape[1]
         named = self.queries.split("+")
         if named == ["image"]:
-            return lambda image: self.attend_by_image(image, text)
+            return lambda image, near=None: self.attend_by_image(image, text if near is None else text[near])
         shrink = (dim // self.heads) ** -0.5 / self.temperature
         root = self.logit_scale**0.5
-        q_text = self.split_heads(shrink * self.q_text(root * text)[None]) if "text" in named else None  # [H, 1, C, E]
+        q_text = (  # [H, C, E]
+            self.split_heads(shrink * self.q_text(root * text)[None])[:, 0] if "text" in named else None
+        )
 
-        def attend(image: Tensor) -> tuple[Tensor, Tensor]:
-            rational = (self.logit_scale * image)[:, None] * text  # [B, C, D]
-            key = self.split_heads(linear(rational, self.key.weight, self.key.bias))  # [H, B, C, E]
+        def attend(image: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            rational = (self.logit_scale * image)[:, None] * (text if near is None else text[near])  # [B, K, D]
+            classes = rational.shape[1]
+            key = self.split_heads(linear(rational, self.key.weight, self.key.bias))  # [H, B, K, E]
             value = self.split_heads(linear(rational, self.value.weight, self.value.bias))
-            maps = []  # P_i / C
+            maps = []  # P_i / K
             if "image" in named:
                 q_image = self.split_heads(shrink * self.q_image(root * image)[:, None])  # [H, B, 1, E]
                 maps.append((q_image @ key.mT).softmax(dim=-1) / classes)  # one row for all k
-            if q_text is not None:
-                scores = key.flatten(1, 2) @ q_text[:, 0].mT  # one product for all images
+            if q_text is not None and near is None:
+                scores = key.flatten(1, 2) @ q_text.mT  # one product for all images
                 maps.append(softmax_of_all(scores.view(*key.shape[:3], classes)).mT)
+            elif q_text is not None:
+                maps.append(softmax_of_all(q_text[:, near] @ key.mT))
             if "rational" in named:
                 layer = self.q_rational
                 q_rational = self.split_heads(linear(rational, shrink * layer.weight, shrink * layer.bias))
@@ -80,23 +140,24 @@ class RAda(PlainRAda):
         return attend
 
     def attend_by_image(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """As `attention` with the image query alone: no token is projected, for <q, Wk R_j> = <Wk' q, R_j> and
-        sum_j p_j Wv R_j = Wv sum_j p_j R_j.
+        """As `attention` with the image query alone, among `text` [C, D], or the classes of each image [B, K, D]: no
+        token is projected, for <q, Wk R_j> = <Wk' q, R_j> and sum_j p_j Wv R_j = Wv sum_j p_j R_j.
         """
-        heads, shrink = self.heads, (text.shape[1] // self.heads) ** -0.5 / self.temperature
+        dim = text.shape[-1]
+        heads, shrink = self.heads, (dim // self.heads) ** -0.5 / self.temperature
         scaled = (self.logit_scale * image)[:, None]  # [B, 1, D]
         query = shrink * self.q_image(self.logit_scale**0.5 * image).view(len(image), heads, -1)  # [B, H, E]
-        onto_key = torch.einsum("bhe,hed->bhd", query, self.key.weight.view(heads, -1, text.shape[1]))
+        onto_key = torch.einsum("bhe,hed->bhd", query, self.key.weight.view(heads, -1, dim))
         offset = (query * self.key.bias.view(heads, -1)).sum(-1, keepdim=True)
-        share = ((onto_key * scaled) @ text.mT + offset).softmax(dim=-1)  # [B, H, C]
+        share = ((onto_key * scaled) @ text.mT + offset).softmax(dim=-1)  # [B, H, C or K]
         mean = (share @ text) * scaled  # [B, H, D]
-        attended = torch.einsum("bhd,hed->bhe", mean, self.value.weight.view(heads, -1, text.shape[1])).flatten(1)
+        attended = torch.einsum("bhd,hed->bhe", mean, self.value.weight.view(heads, -1, dim)).flatten(1)
         return (attended + self.value.bias)[:, None], scaled * text
 
     def floats_per_image(self, text: Tensor) -> int:
         """About how many numbers a training step holds for one image."""
-        classes, dim = text.shape
-        return 4 * self.heads * classes**2 + 12 * classes * dim
+        classes = len(text) if self.candidates is None else min(self.candidates, len(text))
+        return 4 * self.heads * classes**2 + 12 * classes * text.shape[1]
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[B, C, D] -> [H, B, C, D / H]."""

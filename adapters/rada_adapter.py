@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
 from mma.adapters.plain.rada import Regulariser
-from mma.adapters.rada import RAda
+from mma.adapters.rada import CANDIDATES, RAda
 
 
 class RAdaAdapter(RAda):
@@ -37,8 +37,18 @@ class RAdaAdapter(RAda):
         regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "l2",
         alpha: Annotated[float, "weight of the regulariser"] = 0.1,
         reduction: Annotated[int, "the bottleneck's inner dimension is D // reduction"] = 4,
+        candidates: Annotated[
+            int | None, "attend among an image's nearest classes, this many; none: all, the published form"
+        ] = CANDIDATES,
     ) -> None:
-        super().__init__(queries=queries, heads=heads, temperature=temperature, regulariser=regulariser, alpha=alpha)
+        super().__init__(
+            queries=queries,
+            heads=heads,
+            temperature=temperature,
+            regulariser=regulariser,
+            alpha=alpha,
+            candidates=candidates,
+        )
         check_at_least("reduction", reduction, 1)
         self.reduction = reduction
 

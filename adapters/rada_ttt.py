@@ -46,7 +46,7 @@ class RAdaTestTime(RAda):
         confident: Annotated[float, "share of the views kept, those of lowest entropy"] = CONFIDENT,
         test_views: Annotated[int | None, "how many views there must be; none: as many as there are"] = None,
     ) -> None:
-        super().__init__(queries=queries, heads=heads, temperature=temperature, alpha=0.0)
+        super().__init__(queries=queries, heads=heads, temperature=temperature, alpha=0.0, candidates=None)
         check_at_least("step_size", step_size, 0)
         check_at_least("steps", steps, 0)
         check_at_least("test_views", test_views, 1)

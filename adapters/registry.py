@@ -26,6 +26,8 @@ from mma.adapters.proker import ProximalKernelRidge
 from mma.adapters.rada import RAda
 from mma.adapters.rada_adapter import RAdaAdapter
 from mma.adapters.rada_ttt import RAdaTestTime
+from mma.adapters.rla import RegularisedLinear
+from mma.adapters.ss_text import SimpleShotText
 from mma.adapters.taskres import TaskRes
 from mma.adapters.tda import TrainingFreeDynamicAdapter
 from mma.adapters.tip_adapter import TipAdapter, TipAdapterF
@@ -40,6 +42,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "clip-adapter": ClipAdapter,
     "rada": RAda,
     "rada-adapter": RAdaAdapter,
+    "rla": RegularisedLinear,
     # learned, per class
     "linear-probe": LinearProbe,
     "taskres": TaskRes,
@@ -53,6 +56,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "proker": ProximalKernelRidge,
     "kron-ridge": KroneckerRidge,
     "ape": AdaptivePriorRefinement,
+    "ss-text": SimpleShotText,
     # on unlabelled test rows
     "tda": TrainingFreeDynamicAdapter,
     "dmn": DynamicMemory,

@@ -81,7 +81,7 @@ class TipAdapter(PerClassAdapter):
         """exp(-beta (1 - affinity)) V: [B, N] -> [B, C]."""
         return class_sum(torch.exp(-beta * (1 - affinity)), self.label, len(self.classes))
 
-    def candidates(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
+    def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
         """Every beta with every alpha; the cache is read once a beta."""
         zero_shot = zero_shot_logits(image, text, self.logit_scale)
         affinity = image @ self.keys.mT

@@ -160,7 +160,7 @@ def _right(adapter: Adapter, rows: Labelled, text: Tensor) -> tuple[dict[Values,
         return {(): int((predict(adapter, rows.image, text).argmax(-1) == rows.label).sum())}, len(rows.label)
     right = {
         tuple(values.items()): int((logits.argmax(-1) == rows.label).sum())
-        for values, logits in adapter.candidates(rows.image, text)
+        for values, logits in adapter.combinations(rows.image, text)
     }
     return right, len(rows.label)
 

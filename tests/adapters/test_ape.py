@@ -81,7 +81,7 @@ def test_the_search_yields_what_forward_gives() -> None:
     data = toy(dtype=torch.float64)
     adapter = AdaptivePriorRefinement()
     adapter.start(data.support)
-    for number, (values, logits) in enumerate(adapter.candidates(data.test.image, data.support.text)):
+    for number, (values, logits) in enumerate(adapter.combinations(data.test.image, data.support.text)):
         if number % 97 == 0:
             given = AdaptivePriorRefinement(**values)
             fit(given, data.support, given.recipe, seed=0)

@@ -41,10 +41,13 @@ CASES = [  # an adapter, and options in place of its defaults where those take a
     "rada queries=text",
     "rada queries=rational",
     "rada regulariser=l2",
+    "rada candidates=3",
+    "rada-adapter candidates=3",
     "linear-probe init=zero",
     "kron-ridge beta=0",
     "proker form=derived",
     "lp++ form=released",
+    "ss-text form=ss-text",
 ]
 OURS = {name for name, kind in adapters().items() if kind.__module__.startswith("mma.adapters.")}
 
@@ -61,6 +64,7 @@ OFF: dict[str, dict[str, Any]] = {
     "proker": {"lam": math.inf, "beta": 1.0, "form": "derived"},
     "kron-ridge": {"w": 0.0},
     "ape": {"alpha": 0.0, "beta": 1.0, "gamma": 0.0},
+    "ss-text": {"form": "ss-text", "share": 0.0},
     "tda": {"alpha": 0.0, "negative_alpha": 0.0},
     "dmn": {"weight": 0.0},
     "transclip": {"iterations": 0},
@@ -69,6 +73,7 @@ OFF: dict[str, dict[str, Any]] = {
 STARTS_OFF: dict[str, dict[str, Any]] = {
     "rada": {},
     "rada-adapter": {},
+    "rla": {},
     "linear-probe": {},
     "clap": {},
     "cross-modal": {},

@@ -49,7 +49,7 @@ def test_the_search_yields_what_forward_gives_but_for_the_scale(form: Form) -> N
     data = toy(dtype=torch.float64)
     adapter = ProximalKernelRidge(form=form)
     adapter.start(data.support)
-    for number, (values, logits) in enumerate(adapter.candidates(data.test.image, data.support.text)):
+    for number, (values, logits) in enumerate(adapter.combinations(data.test.image, data.support.text)):
         if number % 17 == 0:
             given = ProximalKernelRidge(beta=values["beta"], lam=values["lam"], form=form)
             fit(given, data.support, given.recipe, seed=0)

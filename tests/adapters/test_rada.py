@@ -37,7 +37,7 @@ from mma.adapters.rada import RAda
 
 torch.set_num_threads(2)
 image, text, label = unit(torch.randn(32, 512)), unit(torch.randn(1000, 512)), torch.randint(1000, (32,))
-adapter = RAda()
+adapter = RAda(candidates=None)
 adapter.start(Support(image, label, text, 100.0))
 optimizer = adapter.optimizer(adapter.recipe)
 adapter.loss(image, text, label).backward()
@@ -61,7 +61,7 @@ def under_our_names(golden: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def loaded(golden: dict[str, Tensor]) -> RAda:
-    adapter = RAda(alpha=0.1, temperature=1.0, regulariser="linf")
+    adapter = RAda(alpha=0.1, temperature=1.0, regulariser="linf", candidates=None)
     adapter.start(Support(golden["image"], golden["label"], golden["text"], 100.0))
     adapter.load_state_dict(under_our_names(golden, "init"))
     return adapter
@@ -125,10 +125,13 @@ def test_the_lean_form_is_the_plain_form(queries: str, regulariser: str) -> None
         torch.testing.assert_close(lean, plain)
 
 
+@pytest.mark.parametrize("candidates", [None, 3])
 @pytest.mark.parametrize("queries", ["image", "image+text+rational"])
-def test_blocks_change_neither_logits_nor_gradients(queries: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_change_neither_logits_nor_gradients(
+    queries: str, candidates: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = toy(dtype=torch.float64)
-    adapter = perturbed(RAda, data, queries=queries)
+    adapter = perturbed(RAda, data, queries=queries, candidates=candidates)
     rows = data.test.image, data.support.text, data.test.label
     whole = torch.autograd.grad(adapter.loss(*rows), list(adapter.parameters()))
     monkeypatch.setattr(blocks_module, "BLOCK", 3 * adapter.floats_per_image(data.support.text))
@@ -137,6 +140,44 @@ def test_blocks_change_neither_logits_nor_gradients(queries: str, monkeypatch: p
         apart = torch.autograd.grad(adapter.loss(*rows), list(adapter.parameters()))
         for one, other in zip(whole, apart, strict=True):
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("candidates", [5, 6, None])
+def test_with_as_many_candidates_as_classes_it_is_the_published_form_to_the_bit(candidates: int | None) -> None:
+    data = toy()  # five classes
+    few, whole = perturbed(RAda, data, candidates=candidates), perturbed(RAda, data, candidates=None)
+    rows = data.test.image, data.support.text, data.test.label
+    assert torch.equal(few(*rows[:2]), whole(*rows[:2]))
+    assert torch.equal(few.loss(*rows), whole.loss(*rows))
+
+
+@pytest.mark.parametrize("regulariser", ["linf", "l2"])
+@pytest.mark.parametrize("queries", SUBSETS)
+def test_among_candidates_it_is_the_plain_form_on_those_classes_and_zero_shot_on_others(
+    queries: str, regulariser: str
+) -> None:
+    data = toy(classes=7, dtype=torch.float64)
+    options = {"queries": queries, "regulariser": regulariser, "alpha": 0.3}
+    few, plain = perturbed(RAda, data, candidates=3, **options), perturbed(PlainRAda, data, **options)
+    text, image, label = data.support.text, data.test.image, data.test.label
+    logits, losses = [], []
+    for x, y in zip(image, label.tolist(), strict=True):
+        nearest = (text @ x).argsort(descending=True)[:3].tolist()
+        apart = 100 * text @ x
+        logits.append(apart.index_put((torch.tensor(nearest),), plain(x[None], text[nearest])[0]))
+        learned = nearest if y in nearest else [*nearest[:2], y]
+        masked, distance = plain.masked(x[None], text[learned], regularised=True)
+        score = apart.index_put((torch.tensor(learned),), masked[0])
+        losses.append(score.logsumexp(0) - score[y] + 0.3 * distance[0])
+    assert any(y not in (text @ x).topk(3).indices for x, y in zip(image, label, strict=True))
+    loss, expected = few.loss(image, text, label), torch.stack(losses).mean()
+    torch.testing.assert_close(few(image, text), torch.stack(logits))
+    torch.testing.assert_close(loss, expected)
+    ours, plainly = (
+        torch.autograd.grad(total, list(of.parameters())) for total, of in ((loss, few), (expected, plain))
+    )
+    for one, other in zip(ours, plainly, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_only_the_output_learns_in_the_first_step() -> None:
@@ -165,6 +206,7 @@ def test_a_logit_depends_on_which_classes_are_candidates() -> None:
         ({"alpha": -1.0}, "alpha = -1.0 is below 0"),
         ({"regulariser": "l1"}, "regulariser = 'l1'"),
         ({"heads": 0}, "heads = 0"),
+        ({"candidates": 1}, "candidates = 1 is below 2"),
     ],
 )
 def test_a_wrong_option_is_named_in_one_line(options: dict[str, Any], message: str) -> None:

@@ -52,7 +52,7 @@ def test_the_search_yields_what_forward_gives() -> None:
     data = toy()
     adapter = TipAdapter()
     adapter.start(data.support)
-    for number, (values, logits) in enumerate(adapter.candidates(data.test.image, data.support.text)):
+    for number, (values, logits) in enumerate(adapter.combinations(data.test.image, data.support.text)):
         if number % 97 == 0:
             adapter.choose(values)
             torch.testing.assert_close(adapter(data.test.image, data.support.text), logits)
