@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mma.pipeline.errors import UsageError, WorkError
     from mma.pipeline.fitting.features import Features, load_features
     from mma.pipeline.fitting.results import Grid, Row
+    from mma.pipeline.using.classifier import FewShotClassifier
     from mma.pipeline.using.load import LoadedModel
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Cache": "mma.cache",
     "CacheError": "mma.cache",
     "Features": "mma.pipeline.fitting.features",
+    "FewShotClassifier": "mma.pipeline.using.classifier",
     "Grid": "mma.pipeline.fitting.results",
     "Row": "mma.pipeline.fitting.results",
     "UsageError": "mma.pipeline.errors",
@@ -46,6 +48,7 @@ __all__ = [
     "Cache",
     "CacheError",
     "Features",
+    "FewShotClassifier",
     "Grid",
     "Row",
     "UsageError",
