@@ -23,7 +23,7 @@ from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.cli.report import report
 from mma.pipeline.cli.reproduce import reproduce
-from mma.pipeline.cli.using import export, predict
+from mma.pipeline.cli.using import audit, export, predict
 from mma.pipeline.console import show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
@@ -147,6 +147,7 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
 
 app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(export)
 app.command(cls=Command)(predict)
+app.command(cls=Command)(audit)
 app.command(cls=Command)(report)
 app.command(cls=Command)(reproduce)
 

@@ -1,4 +1,4 @@
-"""`mma export` and `mma predict`: a fitted model put to use."""
+"""`mma export` and `mma predict`: a fitted model put to use; `mma audit`: what is wrong with the data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mma.pipeline.cli.commands import chosen, extra_options, takes
-from mma.pipeline.cli.console import stderr
-from mma.pipeline.using.settings import ExportSettings, PredictSettings
+from mma.pipeline.cli.console import stderr, stdout
+from mma.pipeline.using.settings import AuditSettings, ExportSettings, PredictSettings
 
 
 def _argument(name: str, kind: Any, help_text: str) -> inspect.Parameter:
@@ -40,3 +40,30 @@ def predict(context: typer.Context, **given: Any) -> None:
 
     settings = chosen(PredictSettings, given, model=given["model"], what=tuple(given["what"]))
     run(settings, stderr())
+
+
+CACHE = _argument("cache", str, "A finished cache.")
+
+
+@takes(AuditSettings, extra=[CACHE])
+def audit(context: typer.Context, **given: Any) -> None:
+    """What is probably wrong with the data of a cache: labels, twins, images far from all, texts that confuse."""
+    from mma.pipeline.using.audit import audit as run
+    from mma.pipeline.using.audit import write_csv
+    from mma.pipeline.using.audit_sheet import images_root, write_sheet
+    from mma.pipeline.using.audit_table import show_audit
+
+    settings = chosen(AuditSettings, given, cache=given["cache"])
+    root = images_root(settings) if settings.sheet else None
+    found = run(settings)
+    show_audit(stdout(), found, settings.first)
+    for note in found.notes:
+        stderr().print(note)
+    if settings.out:
+        write_csv(found, settings.out)
+        stderr().print(f"{settings.out} is written: {len(found.findings)} findings")
+    if settings.sheet and root:
+        suspects = found.of("label")[: settings.first]
+        if suspects:
+            write_sheet(suspects, root, settings.sheet)
+        stderr().print(f"{settings.sheet} is written" if suspects else "no label looks wrong: there is no sheet")

@@ -1,4 +1,4 @@
-"""What `mma export` and `mma predict` can be told. Loads no torch."""
+"""What `mma export`, `mma predict` and `mma audit` can be told. Loads no torch."""
 
 from __future__ import annotations
 
@@ -105,6 +105,32 @@ class PredictSettings:
     def written_as(self) -> str:
         """table, csv or jsonl."""
         return PLACES[self.out.suffix.lower()] if self.out else self.format or "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """What `mma audit` can be told. Raises UsageError for a value that cannot be."""
+
+    cache: str  # a finished cache
+    prompts: Annotated[str, Option("The prompt set of the cache to use.", WHAT)] = "default"
+    reduce: Annotated[str, Option("Templates to one vector: unit, raw, or a number for one alone.", WHAT)] = "unit"
+    near: Annotated[float, Option("Cosine from which two images are near twins.", WHAT, least=0, most=1)] = 0.99
+    first: Annotated[int, Option("How many of each kind the table and the sheet show.", OUTPUT, least=1)] = 40
+    out: Annotated[Path | None, Option("Also write all findings: a .csv file.", OUTPUT)] = None
+    sheet: Annotated[Path | None, Option("Also write the images of the first labels: a .png file.", OUTPUT)] = None
+    root: Annotated[
+        Path | None, Option("The folder below which the images are.", OUTPUT, shown="where they were embedded")
+    ] = None
+    device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
+    force: Annotated[bool, Option("Replace files that are there.", OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        checked(self)
+        for name, file, suffix in (("out", self.out, ".csv"), ("sheet", self.sheet, ".png")):
+            if file and file.suffix.lower() != suffix:
+                raise UsageError(f"`{name}={file}`: it is written as {suffix}")
+            if file and file.exists() and not self.force:
+                raise UsageError(f"{file} is there: `force` replaces it, or give another `{name}`")
 
 
 def read_class_file(file: Path) -> tuple[str, ...]:
