@@ -19,7 +19,7 @@ from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.reader import Cache, SplitData
 from mma.cache.root import TEXT
-from mma.cache.schema import CONTENT, Header, Status, check_name, header_fault, text_fault
+from mma.cache.schema import CONTENT, Header, Status, check_name, header_fault, label_fault, text_fault
 from mma.cache.writer import CacheWriter
 
 
@@ -156,8 +156,8 @@ def _check_split(split: str, data: SplitData, header: Header, failures: Sequence
         status[row] = code
     if not np.array_equal(status, data.status):
         raise CacheError(f"split {split!r}: status and the list of failures disagree")
-    if rows and (data.label.min() < 0 or data.label.max() >= len(header.classnames)):
-        raise CacheError(f"split {split!r} has labels outside 0..{len(header.classnames) - 1}")
+    if fault := label_fault(data.label, len(header.classnames)):
+        raise CacheError(f"split {split!r} has {fault}")
     finite = np.isfinite(data.embedding).all(axis=(1, 2))
     if not np.array_equal(finite, data.status == Status.OK):
         row = int(np.flatnonzero(finite != (data.status == Status.OK))[0])

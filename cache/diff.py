@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.cache.reader import Cache, SplitData
-from mma.cache.schema import fingerprint_diff
+from mma.cache.schema import fingerprint_diff, names_of
 
 PLAIN = ("dataset", "dim", "dtype", "logit_scale")  # of the header
 
@@ -131,7 +131,7 @@ def _compare(what: str, left: NDArray[Any], right: NDArray[Any], names: Sequence
 
 
 def _names(cache: Cache, data: SplitData) -> NDArray[Any]:
-    return np.array(cache.header.classnames, dtype=object)[data.label]
+    return names_of(cache.header.classnames, data.label)
 
 
 def _sets(kind: str, a: Sequence[str], b: Sequence[str]) -> list[str]:

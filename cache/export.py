@@ -28,7 +28,7 @@ from mma.cache.bundle import Bundle, read_bundle
 from mma.cache.durable import open_new, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.reader import SplitData, open_cache
-from mma.cache.schema import CONTENT
+from mma.cache.schema import CONTENT, names_of
 
 KEY = "mma"
 SMALL = 64 * 2**20  # bytes that any .npz may unpack to
@@ -175,7 +175,12 @@ def _to_parquet(bundle: Bundle, out: Path) -> None:
 
     try:
         for split, data in bundle.splits.items():
-            columns = {"path": list(data.path), "label": data.label, "class": names[data.label], "status": data.status}
+            columns = {
+                "path": list(data.path),
+                "label": data.label,
+                "class": names_of(bundle.header.classnames, data.label),
+                "status": data.status,
+            }
             columns["embedding"] = rows(data.embedding)
             if split in bundle.content:
                 columns["content"] = pa.array([row.tobytes() for row in bundle.content[split]], pa.binary(CONTENT))

@@ -25,7 +25,7 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, JournalEntry, read_journal
 from mma.cache.root import TEXT, Root
-from mma.cache.schema import CONTENT, Header, Status, text_fault
+from mma.cache.schema import CONTENT, Header, Status, label_fault, text_fault
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ class Cache:
         )
         if self.complete and (status == Status.PENDING).any():
             raise CacheError(f"{self.location}: split {name!r} lacks chunks: run `mma cache verify` on it")
-        classes = len(self.header.classnames)
-        if len(label) and (label.min() < 0 or label.max() >= classes):
-            raise CacheError(f"{self.location}: split {name!r} has labels outside 0..{classes - 1}")
+        if fault := label_fault(label, len(self.header.classnames)):
+            raise CacheError(f"{self.location}: split {name!r} has {fault}")
         ok = status == Status.OK
         if not np.isfinite(embedding.sum(axis=(1, 2), dtype=np.float64)[ok]).all():
             raise CacheError(f"{self.location}: split {name!r} has non-finite embeddings: run `mma cache verify` on it")

@@ -4,7 +4,7 @@
       journal.jsonl                     what is done, and the SHA-256 of every other file: see journal.py
       journal.copy.jsonl                the same again, once the cache is complete
       image/<split>/embedding           [N, V, D] float16 or float32, as the model gives it: not normalised
-      image/<split>/label               [N] int32, index into the class names
+      image/<split>/label               [N] int32, index into the class names; all -1 where the header has no classes
       image/<split>/status              [N] uint8, see Status
       image/<split>/path                [N] string, where the row came from, relative to the data set's root
       image/<split>/content             [N, 32] uint8, SHA-256 of the row's encoded bytes as they were read; 0: unknown
@@ -20,7 +20,7 @@ Version 1 had no `content`. Such a cache is read, mended and continued as what i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -53,7 +53,7 @@ class Header:
     """What a cache holds, fixed when it is created."""
 
     dataset: str
-    classnames: list[str]
+    classnames: list[str]  # none: the images are unlabelled, every label is -1, and there are no texts
     rows: dict[str, int]  # split -> images
     dim: int  # D
     views: dict[str, int]  # split -> V; view 0 is the model's own preprocessing
@@ -85,6 +85,11 @@ class Header:
     def to_attributes(self) -> dict[str, Any]:
         """The header as plain JSON data, with the schema's name and version."""
         return {"schema": SCHEMA, "version": self.version, **asdict(self)}
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images have no classes."""
+        return not self.classnames
 
     @property
     def has_content(self) -> bool:
@@ -138,7 +143,7 @@ def header_fault(header: Header) -> str | None:
     scale = header.logit_scale
     sound = {
         "dataset": isinstance(header.dataset, str),
-        "classnames": texts(header.classnames) and 0 < len(set(header.classnames)) == len(header.classnames),
+        "classnames": texts(header.classnames) and len(set(header.classnames)) == len(header.classnames),
         "rows": counts(header.rows),
         "views": counts(header.views) and counts(header.rows) and header.views.keys() == header.rows.keys(),
         "dim": count(header.dim),
@@ -152,6 +157,20 @@ def header_fault(header: Header) -> str | None:
     }
     wrong = [name for name, right in sound.items() if not right]
     return f"its header has no usable {', '.join(wrong)}" if wrong else None
+
+
+def label_fault(label: NDArray[np.integer], classes: int) -> str | None:
+    """What is wrong with labels [N], or None: they count within the classes; where there are none, they are -1."""
+    if not classes:
+        return "labels, and the cache has no classes" if (label != -1).any() else None
+    outside = len(label) and (label.min() < 0 or label.max() >= classes)
+    return f"labels outside 0..{classes - 1}" if outside else None
+
+
+def names_of(classnames: Sequence[str], label: NDArray[np.integer]) -> NDArray[Any]:
+    """The class name of each label [N]; "" for -1."""
+    names: NDArray[Any] = np.array([*classnames, ""], dtype=object)
+    return names.take(label)
 
 
 def text_fault(embedding: NDArray[np.floating]) -> str | None:

@@ -32,6 +32,8 @@ def add_text(settings: EmbedSettings, console: Console) -> Path:
     cache = open_cache(path, partial=True)
     refuse_if_locked(path)
     header = cache.header
+    if header.unlabelled:
+        raise UsageError(f"{path} is unlabelled: it has no classes to make texts of")
     published = entries().get(header.dataset.partition("-limit")[0])
     own = published.templates if published else PHOTO
     prompts = read_prompts(settings.prompts, settings.templates, header.classnames, own)

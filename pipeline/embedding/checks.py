@@ -9,7 +9,7 @@ from mma.pipeline.datasets import cache_name
 from mma.pipeline.embedding.clip import check_clip
 from mma.pipeline.embedding.image_noise import read_noise
 from mma.pipeline.embedding.place import check_cache_place
-from mma.pipeline.embedding.prompts import check_prompts
+from mma.pipeline.embedding.prompts import DEFAULT, check_prompts
 from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
 from mma.pipeline.errors import UsageError
 
@@ -20,6 +20,10 @@ def check_settings(settings: EmbedSettings) -> None:
     noise_of(settings, ())
     if settings.text_only and not (settings.cache or settings.dataset):
         raise UsageError("`text_only=True` adds to a cache: name it with `cache=PATH`")
+    if settings.unlabelled and (settings.text_only or settings.templates or settings.prompts != DEFAULT):
+        raise UsageError(
+            "images that are `unlabelled=True` have no classes to make texts of: leave out prompts and templates"
+        )
     if settings.dataset is None and not settings.text_only:
         raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
     check_cache_place(cache_path(settings))

@@ -9,17 +9,15 @@ A run that is interrupted loses the chunk in flight, and the same command contin
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from mma.pipeline.embedding.add_text import add_text
 from mma.pipeline.embedding.plan import make_plan
 from mma.pipeline.embedding.run import run_plan
 from mma.pipeline.embedding.settings import EmbedSettings
-from mma.pipeline.embedding.show import show_plan, show_summary
+from mma.pipeline.embedding.show import next_step, show_plan, show_summary
 
 __all__ = ["EmbedSettings", "embed"]
 
@@ -30,8 +28,7 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         return add_text(settings, console)
     plan = make_plan(settings, console)
     if plan.complete:
-        following = Text(f"mma fit --cache {shlex.quote(str(plan.path))}", style="bold")
-        console.print(f"{plan.path} is complete: nothing to do. Next:", following)
+        console.print(f"{plan.path} is complete: nothing to do. Next:", next_step(plan.path, plan.header))
     else:
         show_plan(plan, console)
         run_plan(plan, console)

@@ -82,6 +82,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         "model": settings.model or USUAL_MODEL,
         "pretrained": settings.pretrained,
         "follow_links": settings.follow_links,
+        **({"unlabelled": True} if settings.unlabelled else {}),
     }
     return Header(
         dataset=dataset.name,

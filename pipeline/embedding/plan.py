@@ -78,7 +78,9 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     path = cache_path(settings)
     refuse_if_locked(path)
     dataset = load_dataset(settings, console)
-    prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
+    prompts: tuple[PromptSet, ...] = ()
+    if dataset.classnames:
+        prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
     notes = absent_notes(dataset)
     clip = load_chosen_clip(settings)
     wanted = make_header(dataset, clip, settings)

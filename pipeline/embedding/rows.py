@@ -17,9 +17,14 @@ from rich.console import Console
 
 from mma.pipeline.datasets import Dataset, Lookup, Pixels, Split, find_dataset
 from mma.pipeline.datasets.base import ABSENT, Stamp
+from mma.pipeline.datasets.folder import FileSplit, dataset_name
+from mma.pipeline.datasets.names import shown_path
+from mma.pipeline.datasets.unlabelled import find_unlabelled, is_image
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.errors import UsageError, WorkError
+from mma.pipeline.regular_files import expanded
 
+UNLABELLED = "all"  # the one split of images without classes
 NEIGHBOURS = 10  # rows to either side that tell a file that is gone from a folder that is
 ABSENT_RUN = 20  # rows in a row that are not there to begin with: too many to be single files
 
@@ -29,8 +34,19 @@ def load_dataset(settings: EmbedSettings, console: Console | None = None) -> Dat
     if settings.dataset is None:
         raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
     lookup = Lookup(settings.root, settings.download, settings.split_seed, settings.follow_links)
-    dataset = limit(find_dataset(settings.dataset, lookup, console), settings.limit)
+    found = _unlabelled(settings) if settings.unlabelled else find_dataset(settings.dataset, lookup, console)
+    dataset = limit(found, settings.limit)
     return replace(dataset, splits={name: Watched(split, split.stamps()) for name, split in dataset.splits.items()})
+
+
+def _unlabelled(settings: EmbedSettings) -> Dataset:
+    """Images without classes as a data set of one split. UsageError where there are none."""
+    path = expanded(settings.dataset or "")
+    if is_image(path) and path.is_file():
+        split: Split = FileSplit(path.parent, [shown_path(path.name)], np.full(1, -1, np.int32), settings.follow_links)
+    else:
+        split = find_unlabelled(path, settings.root, settings.follow_links).split
+    return Dataset(dataset_name(path), (), (), {UNLABELLED: split})
 
 
 def absent_notes(dataset: Dataset) -> list[str]:

@@ -50,6 +50,7 @@ class EmbedSettings:
     ] = None
     split_seed: Annotated[int, Option("Seed of the splits of a folder that has none.", DATA, least=0, most=LARGEST)] = 0
     follow_links: Annotated[bool, Option("Read images that are links out of their folder.", DATA)] = False
+    unlabelled: Annotated[bool, Option("Images without classes: a folder, an image, a manifest, shards.", DATA)] = False
     max_pixels: Annotated[int, Option("Images of more pixels are not decoded.", DATA, least=1, most=LARGEST)] = (
         MAX_PIXELS
     )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import Status, open_cache
+from mma.cache import Header, Status, open_cache
 from mma.pipeline.embedding.place import image_bytes
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.progress import size, span
 
 SHOWN = 10  # failed images listed
+
+
+def next_step(path: Path, header: Header) -> Text:
+    """The command that goes on with a cache."""
+    place = shlex.quote(str(path))
+    return Text(f"mma predict MODEL {place}" if header.unlabelled else f"mma fit --cache {place}", style="bold")
 
 
 def show_plan(plan: EmbedPlan, console: Console) -> None:
@@ -24,12 +31,18 @@ def show_plan(plan: EmbedPlan, console: Console) -> None:
     about = plan.clip.fingerprint
     model = about["model"] + (f" ({about['pretrained']})" if about["pretrained"] else "")
     todo = f"{rows:,} to do in {len(plan.pending)} chunks" if rows else "all done"
+    classes = "  classes   none: unlabelled\n"
+    if prompts:
+        sets = ", ".join(f"{p.name} ({len(p.templates)})" for p in prompts)
+        classes = (
+            f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
+            f"  prompts   {sets}, as {prompts[0].texts[0][0]!r}\n"
+        )
     console.print(
         Text(plan.dataset.name, style="bold"),
         f"-> {plan.path}\n"
         f"  images    {total:,} ({splits}), {todo}\n"
-        f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
-        f"  prompts   {', '.join(f'{p.name} ({len(p.templates)})' for p in prompts)}, as {prompts[0].texts[0][0]!r}\n"
+        f"{classes}"
         f"  model     {model} on {plan.clip.device.type}, {about['precision']}, D = {header.dim}\n"
         f"  cache     {size(image_bytes(header))} of {header.dtype}",
     )
@@ -55,5 +68,6 @@ def show_summary(plan: EmbedPlan, console: Console) -> None:
             console.print(f"  {plan.dataset.splits[split].paths[row]}: {name}, {reason}")
     rows = sum(cache.header.rows.values())
     bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    console.print(f"{path}: {rows:,} images, prompts {', '.join(cache.prompts)}, {size(bytes_on_disk)}")
-    console.print("Next:", Text(f"mma fit --cache {shlex.quote(str(path))}", style="bold"))
+    prompts = f"prompts {', '.join(cache.prompts)}" if cache.prompts else "unlabelled"
+    console.print(f"{path}: {rows:,} images, {prompts}, {size(bytes_on_disk)}")
+    console.print("Next:", next_step(path, cache.header))

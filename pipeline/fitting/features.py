@@ -48,6 +48,11 @@ class ImageFeatures:
     """The images of one cache."""
 
     def __init__(self, cache: Cache, device: torch.device) -> None:
+        if cache.header.unlabelled:
+            raise UsageError(
+                f"{cache.location} is unlabelled: it has no classes to fit; "
+                f"`mma predict MODEL {cache.location}` asks a model about it"
+            )
         self.cache, self.device = cache, device
         self.dataset, self.classnames = cache.header.dataset, cache.header.classnames
         self.failed = 0  # rows without an embedding
@@ -192,7 +197,7 @@ class Loader:
 def load_images(address: Address) -> ImageFeatures:
     """The images of the cache at an address. Raises as `Loader.features`."""
     cache = open_cache(address.cache, partial=address.partial)
-    if "test" not in cache.header.rows:
+    if not cache.header.unlabelled and "test" not in cache.header.rows:
         raise UsageError(f"{cache.location} has no split 'test'; it has {', '.join(cache.header.rows)}")
     return ImageFeatures(cache, pick_device(address.device))
 
