@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mma.adapters.base import Adapter, AdapterError
+
+MOST = 10**9  # of any number, either way: beyond, sums overflow
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class AdapterOption:
         Raises AdapterError naming the option, what was given and what is accepted.
         """
         if isinstance(given, str):
-            return self.parse(given)
+            return self._bounded(self.parse(given))
         if given is None and self.optional:
             return None
         if self.kind is bool and isinstance(given, bool):
@@ -36,7 +39,12 @@ class AdapterOption:
         wanted = {int: Integral, float: Real}.get(self.kind)
         if wanted is None or isinstance(given, bool) or not isinstance(given, wanted):
             raise self.refusal(given)
-        return self.kind(given)
+        return self._bounded(self.kind(given))
+
+    def _bounded(self, value: Any) -> Any:
+        if self.kind in (int, float) and value is not None and abs(value) > MOST and math.isfinite(value):
+            raise AdapterError(f"{self.name} = {value!r:.60} is not between -{MOST:,} and {MOST:,}")
+        return value
 
     def parse(self, text: str) -> Any:
         """The value a person typed. Raises AdapterError as `value`."""

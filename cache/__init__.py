@@ -1,5 +1,6 @@
 """The embedding cache: one Zarr group for one data set under one frozen model. Knows numpy and zarr; no torch."""
 
+from mma.cache.bounded import read_npy, read_parquet
 from mma.cache.bundle import Bundle, write_bundle
 from mma.cache.diff import CacheDiff, diff_caches
 from mma.cache.errors import CacheError
@@ -41,6 +42,8 @@ __all__ = [
     "import_npz",
     "mend",
     "open_cache",
+    "read_npy",
+    "read_parquet",
     "refuse_if_locked",
     "verify",
     "write_bundle",

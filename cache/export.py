@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mma.cache.bounded import most_bytes, read_parquet
 from mma.cache.bundle import Bundle, read_bundle
 from mma.cache.durable import open_new, write_whole
 from mma.cache.errors import CacheError
@@ -31,8 +32,6 @@ from mma.cache.reader import SplitData, open_cache
 from mma.cache.schema import CONTENT, names_of
 
 KEY = "mma"
-SMALL = 64 * 2**20  # bytes that any .npz may unpack to
-UNPACKED = 20  # bytes for each of the file, beyond that: embeddings do not compress
 
 
 def export_cache(location: str | Path, out: Path) -> Path:
@@ -78,7 +77,7 @@ def _check_sizes(npz: Path) -> None:
     """CacheError where the arrays of an .npz would take more memory than an honest file of its size has in it."""
     with zipfile.ZipFile(npz) as archive:
         total = sum(member.file_size for member in archive.infolist())
-        most = SMALL + UNPACKED * npz.stat().st_size
+        most = most_bytes(npz)
         if total > most:
             raise CacheError(
                 f"{npz} would unpack to {total:,} bytes, more than {most:,}: it is no archive of embeddings"
@@ -149,15 +148,17 @@ def _to_safetensors(bundle: Bundle, out: Path) -> None:
 def _from_safetensors(file: Path) -> Bundle:
     from safetensors import SafetensorError, safe_open
 
+    most_bytes(file)  # its tensors are its bytes: nothing unpacks
     try:
         with safe_open(file, framework="numpy") as archive:
             strings = archive.metadata() or {}
             arrays = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator)
-    except (SafetensorError, OSError) as error:
+        paths = {str(split): [str(path) for path in of] for split, of in json.loads(strings.get("paths", "{}")).items()}
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{file} is not a readable .safetensors file ({error})") from error
     if KEY not in strings:
         raise CacheError(f"{file} was not exported by mma")
-    return _bundle(strings[KEY], arrays, json.loads(strings.get("paths", "{}")), file)
+    return _bundle(strings[KEY], arrays, paths, file)
 
 
 def _to_parquet(bundle: Bundle, out: Path) -> None:
@@ -198,12 +199,12 @@ def _to_parquet(bundle: Bundle, out: Path) -> None:
 
 
 def _from_parquet(folder: Path) -> Bundle:
-    pa, parquet = _pyarrow()
+    pa, _ = _pyarrow()
     arrays: dict[str, NDArray[Any]] = {}
     paths: dict[str, list[str]] = {}
     about: dict[str, Any] = {}
     try:
-        tables = {file.stem: parquet.read_table(file) for file in sorted(folder.glob("*.parquet"))}
+        tables = {file.stem: read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
         for table in tables.values():
             about = json.loads((table.schema.metadata or {})[KEY.encode()])
         for stem, table in tables.items():

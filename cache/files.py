@@ -51,6 +51,16 @@ class CacheFiles:
         except Exception as error:  # every store behind fsspec has its own
             raise CacheError(f"{self.location}: {name} cannot be read ({type(error).__name__}: {error})") from error
 
+    def strange_folder(self, name: str) -> str | None:
+        """The first part of a file's path inside the cache that is there and is no folder, or is a link to one."""
+        if is_url(self.location):
+            return None
+        for above in [*Path(name).parents][-2::-1]:
+            place = Path(self._folder, above)
+            if place.is_symlink() or (place.exists() and not place.is_dir()):
+                return above.as_posix()
+        return None
+
     def root_and_journal(self) -> tuple[bytes, bytes]:
         """zarr.json and the journal; CacheError where the place holds no cache, or they cannot be read."""
         root = self.read(ROOT)

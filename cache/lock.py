@@ -29,6 +29,7 @@ if sys.platform != "win32":  # there, the heartbeat alone decides
 
 BEAT = 2.0  # seconds between touches
 WATCH = 15.0  # seconds without one, and the holder is dead
+NAMING = 1.0  # seconds that a holder has to write its name
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -158,7 +159,9 @@ class CacheLock:
             return None
 
     def _holder(self) -> str:
-        record = self._holder_record()
+        end = time.monotonic() + NAMING
+        while not (record := self._holder_record()) and self._path.exists() and time.monotonic() < end:
+            time.sleep(0.01)  # it has the kernel's lock, and is about to write its name
         return f"process {record.get('pid')} on {record.get('host')}" if record else "another process"
 
     def _refusal(self) -> CacheError:

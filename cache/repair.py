@@ -56,6 +56,7 @@ def mend(
     with CacheLock(path):
         checked = verify(path)
         restored = _mend_top(path, checked)
+        _set_aside(path, checked)
     by_name = {fault.file: fault for fault in checked.faults if fault.unit}
     with CacheWriter.reopen(path) as writer:
         if copy is not None:
@@ -90,6 +91,17 @@ def _mend_top(path: Path, checked: VerifyReport) -> list[str]:
                 write_whole(file, data)
             restored.append(name)
     return restored
+
+
+def _set_aside(path: Path, checked: Checked) -> None:
+    """Rename what stands where a folder should be, a file or a link, to `<name>.was`; repair writes through neither."""
+    for fault in checked.faults:
+        while above := CacheFiles(path).strange_folder(fault.file):
+            place = path / above
+            aside = place.with_name(f"{place.name}.was")
+            if aside.is_symlink() or aside.is_file():
+                aside.unlink()
+            place.rename(aside)
 
 
 def _restore_from(writer: CacheWriter, copy: CacheFiles, file: str) -> bool:

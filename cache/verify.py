@@ -110,7 +110,8 @@ def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
     if root and root.complete:
         good = [text for text in logs if root.vouches_for(text)]
         if good:
-            return root, good[0][: int((root.journal or {})["bytes"])], _journal_faults(root, read, why)
+            journal = max((_with_additions(files, root, text) for text in good), key=len)
+            return root, journal, _journal_faults(root, read, why, journal)
         if len(whole) == 2 and whole[0] == whole[1]:  # the copies agree: it is the root that is another cache's
             return _implied(whole[0], spare=True), whole[0], [Fault("", ROOT, "is of another cache")]
     elif root:
@@ -122,7 +123,7 @@ def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
         what = Fault("", ROOT, why.get(ROOT) or ("is missing" if data is None else "is damaged"))
         if spare is not None and len(set(whole)) == 1:  # one whole copy is enough
             implied = _implied(whole[0], spare=True)
-            return implied, whole[0], [what, *_journal_faults(implied, read, why)]
+            return implied, whole[0], [what, *_journal_faults(implied, read, why, whole[0])]
         if spare is None and logs:
             return _implied(logs[0], spare=False), logs[0], [what]
     raise CacheError(f"{reason}; its journal does not help: make it again")
@@ -155,7 +156,30 @@ def _has_bad_lines(journal: bytes) -> bool:
     return b"\n" in journal[parse_journal(journal)[1] : -1]
 
 
-def _journal_faults(root: Root, read: Mapping[str, bytes | None], why: Mapping[str, str]) -> list[Fault]:
+def _with_additions(files: CacheFiles, root: Root, journal: bytes) -> bytes:
+    """What the root vouches for, and the prompt sets behind it that were stored and not yet published.
+
+    Nothing else is ever appended to the journal of a complete cache: other lines are nobody's.
+    """
+    end = int((root.journal or {})["bytes"])
+    known = set(parse_journal(journal[:end])[0])
+    for line in journal[end:].splitlines(keepends=True):
+        entry = Entry.from_line(line)
+        if entry is None or entry.unit in known or not entry.unit.startswith(TEXT) or not entry.done:
+            break
+        if any(not file.startswith(f"{entry.unit}/") for file in entry.files) or "templates" not in entry.about:
+            break
+        if any(_unit_faults(files, entry, root.header, None)):
+            break
+        known.add(entry.unit)
+        end += len(line)
+    return journal[:end]
+
+
+def _journal_faults(
+    root: Root, read: Mapping[str, bytes | None], why: Mapping[str, str], journal: bytes
+) -> list[Fault]:
+    """What is wrong with the two copies of `journal`."""
     faults = []
     for name in (JOURNAL, SPARE):
         text = read[name]
@@ -169,6 +193,8 @@ def _journal_faults(root: Root, read: Mapping[str, bytes | None], why: Mapping[s
             faults.append(Fault("", name, "is damaged"))
         elif _has_bad_lines(text):
             faults.append(Fault("", name, "has lines behind its end that are no entries"))
+        elif not journal.startswith(text[: parse_journal(text)[1]]):
+            faults.append(Fault("", name, "has lines behind its end that no writer wrote"))
     return faults
 
 
@@ -176,6 +202,9 @@ def _unit_faults(files: CacheFiles, entry: JournalEntry, header: Header, chunk: 
     rows = (chunk.start, chunk.stop) if chunk else None
     found: dict[str, bytes] = {}
     for name, checksum in entry.files.items():
+        if above := files.strange_folder(name):
+            yield Fault(entry.unit, name, f"lies behind {above}, which is no folder", rows)
+            continue
         try:
             data = files.read(name)
         except CacheError as error:

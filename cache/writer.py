@@ -41,7 +41,7 @@ class CacheWriter:
         self.path = path
         self.header = header
         self._lock = lock
-        self.changed: list[str] = []  # units done again with other bytes than those that were lost
+        self.changed: dict[str, list[str]] = {}  # units done again: the files that are other than those that were lost
         self._journal = Journal(path)
         self._published = _stored_root(path)
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
@@ -262,7 +262,8 @@ class CacheWriter:
         self._lock.check()
         if entry.done and entry.unit in self._journal.entries:
             was = self._journal.entries[entry.unit].about.get("was")
-            self.changed += [entry.unit] if was not in (None, entry.files) else []
+            if was not in (None, entry.files):
+                self.changed[entry.unit] = [file for file in entry.files if entry.files[file] != was.get(file)]
         self._journal.append(entry)
 
     def _publish(self, *, complete: bool) -> None:

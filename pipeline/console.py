@@ -1,16 +1,19 @@
 """How words and tables reach a person. Text from outside is never markup, and nothing a reader needs is cut.
 
 Every console is made here, with markup off: `[b]` in a class name, a path or a label is printed as it is. What is bold
-or red is a rich `Text` that says so.
+or red is a rich `Text` that says so. A control character is printed as its escape, `\\x1b`: no name moves the cursor,
+renames the window or turns the line around.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +21,27 @@ WIDEST = 100_000  # columns; no table is measured beyond
 
 Cell = str | Text
 
+# all but line feed and tab: C0, DEL and C1, and what changes the direction of text
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """Text whose control characters are written as escapes: `\\x1b`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Console(Console):
+    """A console whose own control codes alone reach the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Segments of what is printed, each of plain text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
 
 def make_console(**how: Any) -> Console:
     """A console that prints text as it is, and long lines whole. `how` is passed on to rich."""
-    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **how)
+    return _Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **how)
 
 
 @dataclass(frozen=True)
@@ -62,17 +82,24 @@ def show_pairs(console: Console, pairs: Sequence[tuple[str, Cell]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(_plain_cell(name), _plain_cell(value))
     console.print(table, soft_wrap=False)
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     table = Table()
     for column in columns:
-        table.add_column(column.name, justify="right" if column.right else "left", no_wrap=True)
+        table.add_column(plain(column.name), justify="right" if column.right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_plain_cell, row))
     return table
+
+
+def _plain_cell(cell: Cell) -> Cell:
+    """A cell as it will be printed, so that columns are as wide as that."""
+    if isinstance(cell, str):
+        return plain(cell)
+    return Text(plain(cell.plain), style=cell.style) if _CONTROL.search(cell.plain) else cell
 
 
 def _fits(console: Console, table: Table) -> bool:

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from mma.pipeline.errors import UsageError, nearest
 
-MOST = 10**9  # of any whole number that has no bound of its own
+MOST = 10**9  # of any number that has no bound of its own
 MOST_VALUES = 100_000  # of one option that takes several
 
 
@@ -100,11 +100,13 @@ class Field:
         except (TypeError, ValueError, OverflowError):
             raise UsageError(f"{written(self.name, given)} is not {wanted}") from None
         least, most = self.option.least, self.option.most
-        most = MOST if most is None and self.kind is int else most
+        most = MOST if most is None else most
         if not math.isfinite(value):
             raise UsageError(f"{written(self.name, given)} is not {wanted} that can be used")
         if (least is not None and value < least) or (most is not None and value > most):
-            bounds = f"{least:,} or more" if most is None or most == MOST else f"from {least or 0:,} to {most:,}"
+            bounds = f"from {least or 0:,} to {most:,.10g}"
+            if most == MOST:
+                bounds = f"{least:,} or more" if least is not None and value < least else f"at most {most:,}"
             raise UsageError(f"{written(self.name, given)}: it must be {bounds}")
         return value
 

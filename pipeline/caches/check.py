@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from mma.cache import diff_caches, open_cache, verify
 from mma.pipeline.console import Column, show_table
+from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import size, span, track
 
 SHOWN = 50  # faults listed
@@ -47,7 +47,7 @@ def show_diff(a: str, b: str, console: Console, *, as_json: bool) -> bool:
     """Print how two caches differ; whether they are the same."""
     found = diff_caches(open_cache(a), open_cache(b))
     if as_json:
-        print(json.dumps({"same": found.same, **asdict(found)}, indent=2))
+        print(to_json({"same": found.same, **asdict(found)}, indent=2))
         return found.same
     for title, lines in (
         ("fingerprint", found.fingerprint),

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mma.cache import CacheError, FoundEmbeddings
+from mma.cache import CacheError, FoundEmbeddings, read_npy, read_parquet
 
 
 def tip_adapter(
@@ -73,7 +73,7 @@ def clip_benchmark(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
 def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[FoundEmbeddings, list[Path]]:
     """clip-retrieval's embeddings, with classes and splits from the metadata's columns, or from the images' folders."""
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise CacheError("Parquet metadata needs pyarrow: pip install 'mma[parquet]'") from error
     parts = sorted((folder / "img_emb").glob("img_emb_*.npy"))
@@ -82,11 +82,8 @@ def clip_retrieval(folder: Path, classnames: Sequence[str] | None) -> tuple[Foun
     tables = [folder / "metadata" / f"metadata_{part.stem.removeprefix('img_emb_')}.parquet" for part in parts]
     arrays, rows = [], []
     for part, table in zip(parts, tables, strict=True):
-        try:
-            arrays.append(np.load(part, allow_pickle=False))
-            rows += parquet.read_table(table).to_pylist()
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{part} or {table.name} cannot be read ({error})") from error
+        arrays.append(read_npy(part))
+        rows += read_parquet(table, ("image_path", "label", "split")).to_pylist()
     image = np.concatenate(arrays)
     if len(rows) != len(image):
         raise CacheError(f"{folder} has {len(image)} embeddings and {len(rows)} rows of metadata")

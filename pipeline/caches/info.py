@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from mma.cache import Cache, Status, open_cache
 from mma.pipeline.console import Cell, show_pairs
+from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import size
 
 SHOWN = 20  # failed images listed; cache_info_json has all
@@ -50,7 +50,7 @@ def show_cache_info(location: str, console: Console) -> None:
 
 def cache_info_json(location: str) -> str:
     """The same as JSON."""
-    return json.dumps(_info(open_cache(location, partial=True)), indent=2)
+    return to_json(_info(open_cache(location, partial=True)), indent=2)
 
 
 def _info(cache: Cache) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import CacheError, CacheWriter, Header, ManifestSplit, RepairReport, fingerprint_diff, mend, open_cache
+from mma.cache import (
+    CacheError,
+    CacheWriter,
+    Header,
+    ManifestSplit,
+    RepairReport,
+    Status,
+    fingerprint_diff,
+    mend,
+    open_cache,
+)
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.add_text import same_text_model
 from mma.pipeline.embedding.changes import find_changes
@@ -28,6 +38,7 @@ from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
 from mma.pipeline.embedding.settings import MAX_PIXELS, EmbedSettings
+from mma.pipeline.embedding.threads import THREADS, threads_of
 from mma.pipeline.errors import UsageError
 
 EVERY = 2**63  # failures allowed: those that were there before
@@ -56,9 +67,37 @@ def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, consol
         )
         if mended.to_compute:
             _compute(path, means(open_cache(path, partial=True).header), console)
+        back = _retry_missing(path, means, console)
     except OSError as error:
         raise disk_error(path, error) from error
-    return mended
+    return replace(mended, to_compute=[*mended.to_compute, *back])
+
+
+def _retry_missing(path: Path, means: Callable[[Header], _Means], console: Console) -> list[str]:
+    """Do units again that have rows whose images were missing and are there now; the units."""
+    cache = open_cache(path)
+    missing = sum(code == Status.MISSING for rows in cache.failures().values() for _, code, _ in rows)
+    if not missing:
+        return []
+    by = means(cache.header)
+    try:
+        dataset = by.dataset
+    except UsageError as error:
+        console.print(Text(f"{missing:,} rows are missing, and were not tried again: {error}", style="yellow"))
+        return []
+    if manifest_hash(dataset) != cache.header.fingerprint.get("manifest_sha256"):
+        why = f"{dataset.name} has other images now"
+        console.print(Text(f"{missing:,} rows are missing, and were not tried again: {why}", style="yellow"))
+        return []
+    with CacheWriter.reopen(path) as writer:
+        found = find_changes(path, dataset, workers_of(by.settings), console)
+        units = sorted(found.back_units - found.changed_units)
+        if units:
+            by.check(images=True)
+            writer.forget(units)
+    if units:
+        _compute(path, by, console)
+    return units
 
 
 @dataclass
@@ -107,7 +146,7 @@ class _Means:
         """CacheError where the data set has other bytes than the cache was made from, as far as that can be told."""
         try:
             changed = find_changes(self.path, self.dataset, workers_of(self.settings), self.console).changed
-        except CacheError:  # the hashes are damaged: what is computed is compared with the journal
+        except CacheError:  # the hashes are damaged: `_say_changed` tells what came out
             return
         if changed:
             raise CacheError(
@@ -121,7 +160,10 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
     with CacheWriter.reopen(path) as writer:
         pending, texts = writer.pending(), writer.pending_text()
     means.check(images=bool(pending))
-    with CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer:
+    with (
+        CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer,
+        threads_of(means.header),
+    ):
         for name, (templates, of_class) in texts.items():
             prompts = PromptSet(name, tuple(templates), tuple(map(tuple, of_class)))
             embed_text(console, means.clip, writer, prompts)
@@ -129,12 +171,23 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
             encoding = make_encoding(means.clip, means.settings, means.header)
             embed_images(console, means.clip, means.dataset, writer, encoding, EVERY)
         writer.finish()
-        if writer.changed:
-            units = ", ".join(writer.changed)
-            console.print(
-                Text(f"{units}: computed again, but not with the bytes that were lost", style="yellow"),
-                "(another machine, or other libraries than the fingerprint tells)",
-            )
+        _say_changed(writer.changed, console)
+
+
+def _say_changed(changed: Mapping[str, Sequence[str]], console: Console) -> None:
+    """Name the units that came out otherwise, by the reason: their images, or the arithmetic."""
+    images = [unit for unit, files in changed.items() if any("/content/" in file for file in files)]
+    for units, why in (
+        (images, "their images have changed since the cache was made"),
+        (
+            [unit for unit in changed if unit not in images],
+            "sums round otherwise with another number of threads, kind of processor or version of a library; "
+            "no image of known hash has changed",
+        ),
+    ):
+        if units:
+            told = f"{', '.join(units)}: computed again, but not with the bytes that were lost"
+            console.print(Text(told, style="yellow"), f"({why})")
 
 
 def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
@@ -144,7 +197,8 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
             f"{header.dataset} was imported: import it again beside, and repair `from=THAT_COPY`; "
             "or give `dataset=NAME` and `model=NAME`"
         )
-    source = {**header.source, "root": Path(header.source["root"]) if header.source.get("root") else None}
+    stored_source = {name: value for name, value in header.source.items() if name != THREADS}
+    source = {**stored_source, "root": Path(header.source["root"]) if header.source.get("root") else None}
     about = header.fingerprint
     noise = about.get("image_noise", {})  # split -> the same noises
     stored = EmbedSettings(

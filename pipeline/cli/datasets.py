@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.text import Text
 from mma.pipeline.cli.console import AsJson, stdout
 from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.console import Column, show_table
+from mma.pipeline.json_text import to_json
 
 SHORT = 20  # letters; longer ways to get a data set are told by `check`
 
@@ -30,7 +30,7 @@ def datasets(context: typer.Context, json: AsJson = False) -> None:
         return
     rows = _rows()
     if json:
-        print(json_module.dumps(rows, indent=2))
+        print(to_json(rows, indent=2))
         return
     columns = [
         Column("data set"),
@@ -69,7 +69,7 @@ def check(
         report = check_own(name, find_dataset(name, Lookup(root)), content)
     if json:
         fields = {"name": report.name, "where": report.where, "found": report.found, "missing": report.missing}
-        print(json_module.dumps({**fields, "complete": report.complete, "get": report.get}, indent=2))
+        print(to_json({**fields, "complete": report.complete, "get": report.get}, indent=2))
     else:
         state = "complete" if report.complete else "not complete"
         stdout().print(Text(report.name, style="bold"), f"in {report.where}: {state}")

@@ -24,7 +24,7 @@ from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.cli.report import report
 from mma.pipeline.cli.reproduce import reproduce
 from mma.pipeline.cli.using import audit, export, predict
-from mma.pipeline.console import show_pairs
+from mma.pipeline.console import plain, show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
 
@@ -183,22 +183,23 @@ def _explain(error: Exception) -> int:
     """Print an error in one line, and return the exit code."""
     if hasattr(error, "format_message"):  # a word the command line does not know
         if message := error.format_message():  # none where the help has been printed
-            print(f"mma: {message}", file=sys.stderr)
+            print(plain(f"mma: {message}"), file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):  # an error of this package
         told = as_factors(str(error), AblateSettings) if "ablate" in sys.argv else as_flags(str(error))
-        print(f"mma: {told}", file=sys.stderr)
+        print(plain(f"mma: {told}"), file=sys.stderr)
         return code
     if isinstance(error, OSError) and error.strerror:
         what = error.filename or ("the output" if _is_of_output(error) else "a file")
         if not isinstance(error, BrokenPipeError):  # whoever reads the output has seen enough
-            print(f"mma: {what}: {error.strerror}", file=sys.stderr)
+            print(plain(f"mma: {what}: {error.strerror}"), file=sys.stderr)
         return 1
     if isinstance(error, sqlite3.DatabaseError):
-        print(f"mma: the results file of --out cannot be used ({error}): choose another --out", file=sys.stderr)
+        print(plain(f"mma: the results file of --out cannot be used ({error}): choose another --out"), file=sys.stderr)
         return 1
-    print(f"mma: {type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)", file=sys.stderr)
+    told = f"{type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)"
+    print(plain(f"mma: {told}"), file=sys.stderr)
     return 1
 
 

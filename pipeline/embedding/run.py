@@ -16,6 +16,7 @@ from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
+from mma.pipeline.embedding.threads import threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
 
@@ -29,7 +30,7 @@ def run_plan(plan: EmbedPlan, console: Console) -> None:
     work cannot go on.
     """
     try:
-        with _writer(plan) as writer:
+        with _writer(plan) as writer, threads_of(writer.header):
             writer.forget(plan.redo)
             for prompt_set in plan.prompts:
                 if prompt_set.name not in writer.prompts:

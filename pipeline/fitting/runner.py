@@ -25,7 +25,8 @@ from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import GridPlan
 from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
-from mma.pipeline.fitting.store import Store, to_json
+from mma.pipeline.fitting.store import Store
+from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import Remaining, track
 
 POLL = 0.5  # seconds between looks at what another process has done

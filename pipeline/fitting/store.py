@@ -12,7 +12,6 @@ record at once.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from mma.pipeline.fitting.cells import Cell, Setting
 from mma.pipeline.fitting.claims import TABLE as CLAIMS
 from mma.pipeline.fitting.estimate import Kind
 from mma.pipeline.fitting.results import Failure, Predictions, Result
+from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import parse_json
 
 FILE = "results.sqlite"
@@ -185,7 +185,7 @@ class Store:
             " and json_extract(config, '$.options') = json(?) end limit 1"
         )
         setting = cell.setting
-        options = json.dumps(dict(setting.options), sort_keys=True)
+        options = to_json(dict(setting.options), sort_keys=True)
         return bool(
             self._db.execute(
                 older, (setting.data.dataset, setting.name, cell.seed, setting.numerics, options)
@@ -289,19 +289,6 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("rollback" if kind else "commit")
-
-
-def to_json(value: Mapping[str, Any], **how: Any) -> str:
-    """JSON of finite numbers: null stands for any other, since JSON has none."""
-    return json.dumps(_finite(value), allow_nan=False, **how)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _is_number(value: Any) -> bool:

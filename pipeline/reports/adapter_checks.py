@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.text import Text
 from mma.adapters import adapter_class, short_name
 from mma.adapters.checks import Check, checks
 from mma.pipeline.console import Cell, Column, show_table
+from mma.pipeline.json_text import to_json
 
 
 def adapter_checks(name: str) -> list[Check]:
@@ -30,7 +30,7 @@ def show_checks(console: Console, name: str, found: Sequence[Check]) -> None:
 
 def checks_json(name: str, found: Sequence[Check]) -> str:
     """The same as JSON."""
-    return json.dumps(
+    return to_json(
         {
             "adapter": short_name(name),
             "ok": all(check.ok for check in found),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from mma.adapters import Adapter, adapter_class, options_of, short_name
 from mma.adapters import adapters as known
 from mma.adapters.published import PUBLISHED
 from mma.pipeline.console import Column, show_table
+from mma.pipeline.json_text import to_json
 
 
 def show_adapters(console: Console) -> None:
@@ -54,7 +54,7 @@ def show_adapter(console: Console, name: str) -> None:
 def adapters_json(name: str | None) -> str:
     """One adapter, or all of them, as JSON. Raises AdapterError."""
     data: Any = adapter_data(name) if name else [adapter_data(each) for each in known()]
-    return json.dumps(data, indent=2)
+    return to_json(data, indent=2)
 
 
 def adapter_data(name: str) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.fitting.factors import as_typed, described, matches
 from mma.pipeline.fitting.results import Grid, Row
+from mma.pipeline.json_text import to_json
 from mma.pipeline.reports.aggregates import worst_tenth
 from mma.pipeline.reports.averages import MISSING, averages
 from mma.pipeline.reports.averages import columns as averaged
@@ -124,7 +124,7 @@ def export_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """One record for every cell; CSV, JSON lines or Parquet by the name's suffix."""
     names = list(dict.fromkeys(name for record in records for name in record))
     if path.suffix == ".jsonl":
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+        write_whole(path, "".join(to_json(record) + "\n" for record in records).encode())
     elif path.suffix == ".csv":
         stream = io.StringIO(newline="")
         writer = csv.DictWriter(stream, names)
@@ -166,7 +166,7 @@ def ablated_json(ablated: Grid, baseline: str) -> str:
         {"cell": f.cell.id, "seed": f.cell.seed, "reason": f.reason, **f.cell.setting.flat()} for f in ablated.failures
     ]
     whole = {"rows": [row_data(row) for row in ablated.rows], "failures": failures, "baseline": baseline}
-    return json.dumps({**whole, "averages": average_records(ablated), "notes": notes(ablated)}, indent=2)
+    return to_json({**whole, "averages": average_records(ablated), "notes": notes(ablated)}, indent=2)
 
 
 def _mean(row: Row, metric: str) -> float:

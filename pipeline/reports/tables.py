@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -13,6 +12,7 @@ from mma.adapters import adapter_class, options_of
 from mma.pipeline.console import Column, show_table
 from mma.pipeline.fitting.cells import NO_SELECTION, Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
+from mma.pipeline.json_text import to_json
 from mma.pipeline.reports.aggregates import worst_tenth
 from mma.pipeline.reports.averages import MISSING, Average, averages, records
 from mma.pipeline.reports.averages import columns as averaged
@@ -224,4 +224,4 @@ def fitted_json(fitted: Grid) -> str:
         return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 
     whole = {"rows": [row_data(row) for row in fitted.rows], "averages": average_records(fitted)}
-    return json.dumps({**whole, "notes": notes(fitted)}, indent=2)
+    return to_json({**whole, "notes": notes(fitted)}, indent=2)

@@ -10,7 +10,6 @@ Opening a folder checks every byte of the first two files. A folder appears whol
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from mma.adapters.storage import restored
 from mma.cache.durable import PARTIAL, sha256, sync_tree
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
+from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import parse_json, read_regular
 
 SCHEMA = "mma-model"
@@ -259,8 +259,8 @@ def _read_about(folder: Path) -> About:
 def _about_bytes(content: Mapping[str, Any]) -> bytes:
     """model.json of its content."""
     named = {"schema": SCHEMA, "version": VERSION, **content}
-    checksum = sha256(json.dumps(named, sort_keys=True).encode())
-    return (json.dumps({**named, "sha256": checksum}, indent=2) + "\n").encode()
+    checksum = sha256(to_json(named, sort_keys=True).encode())
+    return (to_json({**named, "sha256": checksum}, indent=2) + "\n").encode()
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
+from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import open_regular, parse_json, read_json
 from mma.pipeline.using.model import METHODS
 from mma.pipeline.using.score import Prediction, Scorer
@@ -48,12 +48,12 @@ class Lines:
     def line(self, answer: Prediction) -> str:
         """One answer, with its end of line."""
         if self.form == "jsonl":
-            return json.dumps(self._record(answer)) + "\n"
+            return to_json(self._record(answer)) + "\n"
         if self.form == "table":
             return self._words(answer) + "\n"
         top: list[Any] = [part for pair in answer.top for part in pair] or [None] * (2 * self.top)
         abstained = ["" if answer.reason else str(answer.abstained).lower()] if self.abstains else []
-        sets = ["" if answer.reason else json.dumps(answer.sets[method]) for method in self.sets]
+        sets = ["" if answer.reason else to_json(answer.sets[method]) for method in self.sets]
         return _csv([answer.path, *top, *abstained, *sets, answer.reason])
 
     def _record(self, answer: Prediction) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Written:
             self.done = self._continue(note, paths)
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.note, json.dumps(note).encode())
+            write_whole(self.note, to_json(note).encode())
             self.partial.write_text(lines.head(), encoding="utf-8")
         self.stream: BinaryIO = self.partial.open("ab")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mma.cache import CacheError, export_cache, import_npz
+from mma.cache import CacheError, export_cache, import_export, import_npz, read_npy, read_parquet
 from mma.cache.export import read_npz
 
 
@@ -32,6 +33,53 @@ def test_an_array_whose_header_claims_more_than_there_is_is_refused(tmp_path: Pa
         archive.writestr("image_train.npy", member.getvalue() + bytes(1000))
     with pytest.raises(CacheError, match=r"another size than its header \(3000000000,\) uint8 says"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_a_parquet_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    text = "x" * 100_000
+    bombs = {
+        "values": pa.table({"label": np.zeros(100_000_000, np.int8)}),
+        "texts": pa.table({"path": pa.DictionaryArray.from_arrays(np.zeros(5_000, np.int32), [text])}),
+    }
+    for name, table in bombs.items():
+        file = tmp_path / f"{name}.parquet"
+        parquet.write_table(table, file, compression="zstd")
+        assert file.stat().st_size < 500_000
+        with pytest.raises(CacheError, match="unpacks to more than"):
+            read_parquet(file)
+    assert read_parquet(file, ["label"]).num_columns == 0  # what is not asked for is not read
+
+
+def test_an_npy_whose_header_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    with file.open("wb") as stream:
+        about = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 512)}
+        np.lib.format.write_array_header_1_0(stream, about)
+        stream.write(bytes(4096))
+    with pytest.raises(CacheError, match="has another size than its header"):
+        read_npy(file)
+    np.save(file, np.array([{}], dtype=object))
+    with pytest.raises(CacheError, match="Python objects"):
+        read_npy(file)
+    np.save(file, np.arange(6).reshape(2, 3))
+    assert read_npy(file).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_a_pipe_in_place_of_an_export_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"a.{kind}")
+    with pytest.raises(CacheError, match=r"no file|is not a regular file"):
+        import_export(tmp_path / f"a.{kind}")
+
+
+@pytest.mark.parametrize("paths", ["[" * 100_000, "[1]", "{", '{"train": 3}', "null"])
+def test_paths_that_are_no_lists_are_a_damaged_export(paths: str, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.ones(3)}, tmp_path / "a.safetensors", metadata={"mma": "{}", "paths": paths})
+    with pytest.raises(CacheError, match=r"is not a readable|is a damaged export"):
+        import_export(tmp_path / "a.safetensors")
 
 
 BAD: list[tuple[str, Any]] = [

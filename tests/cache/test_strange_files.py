@@ -13,7 +13,7 @@ import pytest
 from mma.cache import CacheError, CacheWriter, mend, open_cache, verify
 from mma.cache.journal import JournalEntry
 
-from .writing import manifest, repair, snapshot
+from .writing import Server, manifest, repair, snapshot
 
 LAYOUT = "small"
 TOP = ("zarr.json", "journal.jsonl", "journal.copy.jsonl")
@@ -120,6 +120,73 @@ def test_lines_behind_the_journals_end_are_a_fault_to_verify_as_to_repair(
     ]
     assert mend(copy).complete
     assert snapshot(copy) == expected[LAYOUT]
+
+
+def lines_nobody_wrote(journal: bytes) -> list[bytes]:
+    lines = journal.splitlines(keepends=True)
+    entries = [e for e in map(Entry.from_line, lines) if e]
+    chunk = next(e for e in entries if e.unit.startswith("image/"))
+    text = next(e for e in entries if e.unit.startswith("text/"))
+    other = {file.replace("text/default", "text/more"): of for file, of in text.files.items()}
+    return [
+        lines[1],  # again
+        Entry(chunk.unit, {}, about={"was": dict(chunk.files)}).to_line(),  # taken back
+        Entry(chunk.unit, dict.fromkeys(chunk.files, "0" * 64)).to_line(),
+        Entry("text/more", other, about={"templates": ["{}"]}).to_line(),  # files that are not there
+        Entry("text/more", text.files, about={"templates": ["{}"]}).to_line(),  # another's files
+        Entry("manifest", {}, about={}).to_line(),
+    ]
+
+
+def test_valid_lines_behind_the_journals_end_are_a_fault_to_verify_as_to_repair(
+    whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    for name in TOP[1:]:
+        for number, line in enumerate(lines_nobody_wrote((whole[LAYOUT] / TOP[1]).read_bytes())):
+            path = Path(shutil.copytree(whole[LAYOUT], tmp_path / f"{name}{number}.zarr"))
+            with (path / name).open("ab") as file:
+                file.write(line)
+            assert [fault.file for fault in verify(path).faults] == [name], number
+            assert mend(path).complete
+            assert snapshot(path) == expected[LAYOUT]
+
+
+def test_a_prompt_set_that_was_stored_and_not_yet_published_is_no_fault_and_kept(
+    server: Server, tmp_path: Path
+) -> None:
+    path, added = tmp_path / "rows.zarr", tmp_path / "added.zarr"
+    for each in (path, added):
+        assert server.run("write", each, LAYOUT) == 0
+    assert server.run("add", added, LAYOUT) == 0
+    assert server.run("add", path, LAYOUT, "journal.append:after") < 0
+    assert verify(path).faults == []
+    assert mend(path).complete
+    assert snapshot(path) == snapshot(added)
+
+
+@pytest.mark.parametrize("place", ["image", "image/train", "image/train/embedding/c/1", "text/default"])
+@pytest.mark.parametrize("what", ["a file", "a link to a file", "a link to nothing", "a link to the folder"])
+def test_what_stands_in_place_of_a_folder_is_named_set_aside_and_never_written_through(
+    what: str, place: str, whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(whole[LAYOUT], tmp_path / "rows.zarr"))
+    moved = tmp_path / "moved"
+    (path / place).rename(moved)
+    if what == "a file":
+        (path / place).write_text("mine")
+    else:
+        target = {"a link to a file": tmp_path / "file", "a link to nothing": tmp_path / "no"}.get(what, moved)
+        (tmp_path / "file").write_text("mine")
+        (path / place).symlink_to(target)
+    before = snapshot(moved)
+    faults = verify(path).faults
+    assert faults
+    assert all(fault.file.startswith(place) and f"behind {place}, which is no folder" in fault.what for fault in faults)
+    assert mend(path, manifest, whole[LAYOUT]).complete
+    assert verify(path).faults == []
+    assert bytes_of(path, expected[LAYOUT]) == expected[LAYOUT]
+    assert snapshot(moved) == before
+    assert not (path / place).is_symlink()
 
 
 @pytest.mark.parametrize("name", TOP)

@@ -7,6 +7,7 @@ import io
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.text import Text
 
 from mma.pipeline.console import Column, make_console, show_pairs, show_table
 
@@ -56,3 +57,23 @@ def test_text_from_outside_is_never_markup(text: str) -> None:
     show_pairs(console, [(f"name {text}", f"value {text}")])
     for where in ("a", "cell", "title", "name", "value"):
         assert f"{where} {text}" in stream.getvalue()
+
+
+HOSTILE = "cat\x1b[2J\x1b]0;title\x9b1A\u202egpj"
+ESCAPED = r"cat\x1b[2J\x1b]0;title\x9b1A\u202egpj"
+
+
+def test_control_characters_from_outside_are_printed_as_escapes() -> None:
+    said = io.StringIO()
+    console = make_console(file=said, width=200, force_terminal=True, color_system=None)
+    console.print(HOSTILE, Text(HOSTILE))
+    show_table(console, [Column(HOSTILE), Column("b")], [[HOSTILE, Text(HOSTILE)]], title=HOSTILE)
+    show_pairs(console, [(HOSTILE, HOSTILE)])
+    assert said.getvalue().count(ESCAPED) == 8
+    assert not any(character in said.getvalue() for character in "\x1b\x9b\u202e")
+
+
+def test_styles_of_our_own_are_kept() -> None:
+    said = io.StringIO()
+    make_console(file=said, force_terminal=True, color_system="standard").print(Text("a", style="bold"))
+    assert said.getvalue() == "\x1b[1ma\x1b[0m\n"

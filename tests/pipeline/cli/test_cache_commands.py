@@ -23,6 +23,7 @@ from mma.pipeline.fitting.features import load_features
 
 from ...cache.writing import snapshot
 from ...conftest import small_features
+from ..conftest import photo
 
 Embed = Callable[..., tuple[Path, str]]
 Words = Callable[..., tuple[int, str]]
@@ -153,7 +154,39 @@ def test_values_that_come_out_otherwise_than_before_are_announced(embed: Embed) 
         patch.setattr("mma.pipeline.caches.repair.embed_images", louder)
         repair_cache(path, {}, None, Console(file=said, width=300))
     assert "image/test/0: computed again, but not with the bytes that were lost" in said.getvalue()
+    assert "no image of known hash has changed" in said.getvalue()
     assert verify(path).faults == []
+
+
+def test_repair_tells_changed_images_from_changed_arithmetic_where_their_hashes_are_damaged(
+    embed: Embed, photo_folder: Path
+) -> None:
+    path, _ = embed()
+    for number, image in enumerate(open_cache(path).split("test").path):
+        (photo_folder / image).write_bytes(photo(1000 + number))
+    for name in ("embedding/c/0/0/0", "content/c/0/0"):
+        (path / f"image/test/{name}").write_bytes(b"?")
+    said = io.StringIO()
+    repair_cache(path, {}, None, Console(file=said, width=400))
+    assert "(their images have changed since the cache was made)" in said.getvalue()
+    assert "sums round otherwise" not in said.getvalue()
+    assert verify(path).faults == []
+
+
+def test_repair_tries_missing_rows_again(embed: Embed, photo_folder: Path, cache_command: Words) -> None:
+    whole, _ = embed(cache=photo_folder.parent / "whole.zarr")
+    image, away = photo_folder / "cat/3.jpg", photo_folder / "cat/3.was"
+    image.rename(away)
+    image.symlink_to("nowhere.jpg")
+    path, _ = embed()
+    image.unlink()
+    away.rename(image)
+    missing = [row for rows in open_cache(path).failures().values() for row in rows]
+    assert len(missing) == 1
+    _, said = cache_command("repair", path)
+    assert "1 units computed again" in said
+    assert snapshot(path) == snapshot(whole)
+    assert "nothing is wrong" in cache_command("repair", path)[1]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,11 @@ WRONG = {
     "shots in words": (["fit", "--cache", "CACHE", "--shots", "many"], "--shots many is not a whole number"),
     "no seeds": (["fit", "--cache", "CACHE", "--seeds", "0"], "--seeds 0: it must be from 1"),
     "no learning rate": (["fit", "--cache", "CACHE", "--lr", "-1"], "--lr -1: it must be 0 or more"),
+    "huge learning rate": (["fit", "--cache", "CACHE", "--lr", "1e30"], "--lr 1e30: it must be at most 1,000,000,000"),
+    "huge option": (
+        ["fit", "--cache", "CACHE", "--adapter", "gda", "--alpha", "1e30"],
+        "alpha = 1e+30 is not between -1,000,000,000 and 1,000,000,000",
+    ),
     "prompt set not there": (["fit", "--cache", "CACHE", "--prompts", "cupl"], "no prompt set 'cupl'; it has default"),
     "results in a file": (["fit", "--cache", "CACHE", "--shots", "2", "--out", "FILE"], "is a file"),
     "unknown factor": (["ablate", "--cache", "CACHE", "lamda=1"], "unknown factor 'lamda': did you mean lam"),
