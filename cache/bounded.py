@@ -47,8 +47,10 @@ def read_npy(file: Path) -> NDArray[Any]:
             if stream.tell() + math.prod(shape) * dtype.itemsize != file.stat().st_size:
                 raise CacheError(f"{file} has another size than its header {shape} {dtype} says")
         return np.asarray(np.load(file, allow_pickle=False))
+    except CacheError:
+        raise
     except (OSError, ValueError, MemoryError) as error:
-        raise CacheError(f"{file} is not a readable .npy file ({error or type(error).__name__})") from error
+        raise CacheError(f"{file} is not a readable .npy file ({str(error) or type(error).__name__})") from error
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Any:
@@ -70,13 +72,18 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Any:
             size, batches = 0, []
             if claimed <= most:
                 for batch in source.iter_batches(batch_size=at_once, columns=wanted, use_threads=False):
-                    size += batch.nbytes
-                    batches.append(batch)
+                    decoded = [c.dictionary_decode() if pyarrow.types.is_dictionary(c.type) else c for c in batch]
+                    batches.append(pyarrow.RecordBatch.from_arrays(decoded, names=batch.schema.names))
+                    size += batches[-1].nbytes
                     if size > most:
                         break
             if max(size, claimed) > most:
                 raise CacheError(f"{file} unpacks to more than {most:,} bytes: it is no file of embeddings")
-            schema = pyarrow.schema([source.schema_arrow.field(n) for n in wanted], source.schema_arrow.metadata)
-            return pyarrow.Table.from_batches(batches, schema)
+            if not batches:
+                return source.schema_arrow.empty_table().select(wanted)
+            return pyarrow.Table.from_batches(batches).replace_schema_metadata(source.schema_arrow.metadata)
+    except CacheError:
+        raise
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise CacheError(f"{file} is not a readable Parquet file ({str(error).splitlines()[0][:200]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CacheError(f"{file} is not a readable Parquet file ({reason})") from error
