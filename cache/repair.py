@@ -93,7 +93,7 @@ def _mend_top(path: Path, checked: VerifyReport) -> list[str]:
     return restored
 
 
-def _set_aside(path: Path, checked: Checked) -> None:
+def _set_aside(path: Path, checked: VerifyReport) -> None:
     """Rename what stands where a folder should be, a file or a link, to `<name>.was`; repair writes through neither."""
     for fault in checked.faults:
         while above := CacheFiles(path).strange_folder(fault.file):

@@ -164,7 +164,7 @@ def _with_additions(files: CacheFiles, root: Root, journal: bytes) -> bytes:
     end = int((root.journal or {})["bytes"])
     known = set(parse_journal(journal[:end])[0])
     for line in journal[end:].splitlines(keepends=True):
-        entry = Entry.from_line(line)
+        entry = JournalEntry.from_line(line)
         if entry is None or entry.unit in known or not entry.unit.startswith(TEXT) or not entry.done:
             break
         if any(not file.startswith(f"{entry.unit}/") for file in entry.files) or "templates" not in entry.about:

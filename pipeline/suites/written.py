@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from mma.pipeline.console import Column, show_table
+from mma.pipeline.json_text import to_json
 from mma.pipeline.suites.compare import Line
 from mma.pipeline.suites.reproduce import Made, Reproduced
 
@@ -65,7 +65,7 @@ def as_json(reproduced: Reproduced) -> str:
         }
         for made in reproduced.tables
     ]
-    return json.dumps({"suite": suite.name, "title": suite.title, "source": suite.source, "tables": tables}, indent=2)
+    return to_json({"suite": suite.name, "title": suite.title, "source": suite.source, "tables": tables}, indent=2)
 
 
 def notes(made: Made) -> list[str]:

@@ -124,17 +124,17 @@ def test_lines_behind_the_journals_end_are_a_fault_to_verify_as_to_repair(
 
 def lines_nobody_wrote(journal: bytes) -> list[bytes]:
     lines = journal.splitlines(keepends=True)
-    entries = [e for e in map(Entry.from_line, lines) if e]
+    entries = [e for e in map(JournalEntry.from_line, lines) if e]
     chunk = next(e for e in entries if e.unit.startswith("image/"))
     text = next(e for e in entries if e.unit.startswith("text/"))
     other = {file.replace("text/default", "text/more"): of for file, of in text.files.items()}
     return [
         lines[1],  # again
-        Entry(chunk.unit, {}, about={"was": dict(chunk.files)}).to_line(),  # taken back
-        Entry(chunk.unit, dict.fromkeys(chunk.files, "0" * 64)).to_line(),
-        Entry("text/more", other, about={"templates": ["{}"]}).to_line(),  # files that are not there
-        Entry("text/more", text.files, about={"templates": ["{}"]}).to_line(),  # another's files
-        Entry("manifest", {}, about={}).to_line(),
+        JournalEntry(chunk.unit, {}, about={"was": dict(chunk.files)}).to_line(),  # taken back
+        JournalEntry(chunk.unit, dict.fromkeys(chunk.files, "0" * 64)).to_line(),
+        JournalEntry("text/more", other, about={"templates": ["{}"]}).to_line(),  # files that are not there
+        JournalEntry("text/more", text.files, about={"templates": ["{}"]}).to_line(),  # another's files
+        JournalEntry("manifest", {}, about={}).to_line(),
     ]
 
 
