@@ -24,13 +24,12 @@ from mma.pipeline.fitting.cells import Cell
 from mma.pipeline.fitting.claims import Claims
 from mma.pipeline.fitting.grid import Outcome, Work, run_works
 from mma.pipeline.fitting.plan import GridPlan
-from mma.pipeline.fitting.results import Failure, Predictions, Result, setting_folder, weights_file
+from mma.pipeline.fitting.results import Predictions, Result, setting_folder, weights_file
 from mma.pipeline.fitting.store import Store
 from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import Remaining, track
 
 POLL = 0.5  # seconds between looks at what another process has done
-DEATHS = 3  # of processes that ran a cell, and it is given up
 
 Outcomes = dict[str, Outcome]  # by cell
 
@@ -97,13 +96,8 @@ class Runner:
     def _run(
         self, works: Sequence[Work], claims: Claims, workers: int, scheduler: str | None
     ) -> Generator[Outcome, None, None]:
-        deaths = claims.deaths()
-        hopeless = [work for work in works if deaths.get(work.cell.id, 0) >= DEATHS]
-        for work in hopeless:
-            failure = Failure(work.cell, f"{deaths[work.cell.id]} processes have died while they ran it (memory?)")
-            self.record(failure)
-            yield failure
-        ready = [replace(work, alone=deaths.get(work.cell.id, 0) > 0) for work in works if work not in hopeless]
+        deaths = claims.deaths()  # of a kill from outside, or of a cell: run by itself, a cell shows which
+        ready = [replace(work, alone=deaths.get(work.cell.id, 0) > 0) for work in works]
 
         def take(work: Work) -> bool:
             return claims.take(work.cell.id, recorded=work.cell.id in self._again)

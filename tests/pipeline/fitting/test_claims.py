@@ -139,22 +139,21 @@ def test_two_grids_at_once_run_every_cell_once(small_cache: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_cell_of_which_a_process_died_is_run_alone_and_given_up_after_three(
+def test_a_cell_with_which_processes_died_is_run_by_itself_and_kills_from_outside_are_not_its_fault(
     small_cache: Path, tmp_path: Path
 ) -> None:
     asked = settings(small_cache, tmp_path, ["adapter=gda", "seed=0:2", "shots=2"])
     whole = ablate(asked, QUIET)
     cells = [result.cell.id for row in whole.rows for result in row.results]
-    for cell, times in ((cells[0], 1), (cells[1], 3)):
+    for cell, times in ((cells[0], 1), (cells[1], 5)):
         with sqlite3.connect(tmp_path / FILE) as db:
             db.execute("delete from cells where id = ?", (cell,))
         claimed_by_one_that_died(tmp_path / FILE, cell, times)
     again = ablate(asked, QUIET)
-    assert [failure.cell.id for failure in again.failures] == [cells[1]]
-    assert "3 processes have died" in again.failures[0].reason
-    assert {r.cell.id: r.metrics for row in again for r in row.results}.items() <= {
+    assert not again.failures
+    assert {r.cell.id: r.metrics for row in again for r in row.results} == {
         r.cell.id: r.metrics for row in whole for r in row.results
-    }.items()
+    }
 
 
 @pytest.mark.slow
