@@ -54,10 +54,10 @@ def test_two_caches_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
 def test_a_grid_on_a_terminal_shows_the_live_table_and_names_the_cell_that_failed(
     small_cache: Path, tmp_path: Path
 ) -> None:
-    words = ["lr=0.01,1e38", "shots=1,2", "epochs=3", "seed=0"]
+    words = ["lr=0.01,1e9", "shots=1,2", "epochs=3", "seed=0"]
     asked = AblateSettings(cache=(str(small_cache),), factors=read_factors(words, None), device="cpu", out=tmp_path)
     said = io.StringIO()
     ablate(asked, Console(file=said, force_terminal=True, width=160, color_system=None), live_table)
     assert "shots" in said.getvalue()
     for shots in (1, 2):
-        assert f"failed: small, mma lr=1e+38 shots={shots} epochs=3, seed 0: " in said.getvalue()
+        assert f"failed: small, mma lr=1e+09 shots={shots} epochs=3, seed 0: " in said.getvalue()
