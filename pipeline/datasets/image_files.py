@@ -23,7 +23,8 @@ def read_image_file(root: Path, path: str, follow_links: bool = False) -> bytes:
     """
     try:
         file = os.path.realpath(_place(root, path))
-        if not follow_links and os.path.commonpath([_real(root), file]) != _real(root):
+        folder = _real(os.path.abspath(root))  # noqa: PTH100 (a thread's share of a busy loop)
+        if not follow_links and os.path.commonpath([folder, file]) != folder:
             raise PermissionError(errno.EACCES, "a link that leaves the data set's folder", path)
         return read_regular(file, MAX_BYTES)
     except FileNotFoundError as error:
@@ -48,7 +49,7 @@ def _place(root: Path, path: str) -> str:
 
 
 @lru_cache
-def _real(root: Path) -> str:
+def _real(root: str) -> str:  # an absolute path: what a relative one means changes with the working folder
     return os.path.realpath(root)
 
 
