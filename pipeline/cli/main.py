@@ -117,8 +117,9 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
 @takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, OVER, METRIC, EXPORT, AS_JSON])
 def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     """A grid over anything fit takes: lam=0,0.1,0.2 mask=cross,pair adapter=mma,clip-adapter seed=0:5"""
+    from mma.cache import open_cache
     from mma.pipeline.fitting.ablate import ablate as run
-    from mma.pipeline.fitting.factors import read_factors
+    from mma.pipeline.fitting.factors import read_factors, targets_of
     from mma.pipeline.reports import grid_tables as tables
     from mma.pipeline.reports.live import live_table
     from mma.pipeline.reports.pivot import check_pivot, show_pivot
@@ -126,7 +127,8 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     pivot, metric, export = given["pivot"], given["metric"], given["export"]
     settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
     over = [name.replace("-", "_") for name in given["over"] or []]
-    check_pivot(pivot, metric, over, settings.factors)
+    scored = [open_cache(path).header.dataset for path in targets_of(settings.factors)] if metric else []
+    check_pivot(pivot, metric, over, settings.factors, scored)
     if export:
         tables.check_export(export)
     ablated = run(settings, stderr(), live_table)

@@ -59,12 +59,16 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None, 
         show_table(console, columns, table, title)
 
 
-def check_pivot(pivot: str | None, metric: str | None, over: Sequence[str], factors: Factors) -> None:
-    """Refuse, before the work, a pivot that is not two factors of the grid, a metric that no table has, and a factor
-    with several values that is neither in the pivot nor named as one to average over.
+def check_pivot(
+    pivot: str | None, metric: str | None, over: Sequence[str], factors: Factors, targets: Sequence[str] = ()
+) -> None:
+    """Refuse, before the work, a pivot that is not two factors of the grid, a metric that no table has (`targets` are
+    the names of the data sets that are scored beside the fitted one), and a factor with several values that is neither
+    in the pivot nor named as one to average over.
     """
-    if metric is not None and (pivot is None or metric not in METRICS):
-        raise UsageError(f"--metric {metric!r} is for --pivot, and is one of {', '.join(METRICS)}")
+    known_metrics = (*METRICS, *targets)
+    if metric is not None and (pivot is None or metric not in known_metrics):
+        raise UsageError(f"--metric {short(metric)} is for --pivot, and is one of {', '.join(known_metrics)}")
     if pivot is None:
         if over:
             raise UsageError(f"--over {short(over[0])} is for --pivot, and no --pivot is given")

@@ -103,3 +103,10 @@ def test_a_factor_of_adapters_that_are_in_no_table_is_not_averaged() -> None:
     check_pivot("lam,mask", None, [], {"adapter": ["mma", "gda"], "lam": ["0", "1"], "alpha": ["1", "2"]})
     with pytest.raises(UsageError, match="would average over alpha"):
         check_pivot("adapter,lam", None, [], {"adapter": ["mma", "gda"], "lam": ["0", "1"], "alpha": ["1", "2"]})
+
+
+def test_the_metric_of_a_pivot_may_be_a_target_and_nothing_that_no_table_has() -> None:
+    grid = {"adapter": ["gda"], "target": ["cars.zarr"], "shots": ["2", "4"], "alpha": ["1", "2"]}
+    check_pivot("alpha,shots", "cars", [], grid, ["cars"])
+    with pytest.raises(UsageError, match=r"--metric 'dtd' is for --pivot, and is one of .*, cars"):
+        check_pivot("alpha,shots", "dtd", [], grid, ["cars"])
