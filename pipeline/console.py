@@ -8,7 +8,7 @@ renames the window or turns the line around.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,17 +31,21 @@ def plain(text: str) -> str:
 
 
 class _Console(Console):
-    """A console whose own control codes alone reach the terminal."""
+    """A console whose own control codes alone reach the terminal. `told` is how it tells what is printed."""
+
+    def __init__(self, told: Callable[[str], str], **how: Any) -> None:
+        super().__init__(**how)
+        self._told = told
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Segments of what is printed, each of plain text."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+            yield segment if segment.control else Segment(self._told(plain(segment.text)), segment.style)
 
 
-def make_console(**how: Any) -> Console:
-    """A console that prints text as it is, and long lines whole. `how` is passed on to rich."""
-    return _Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **how)
+def make_console(told: Callable[[str], str] = str, **how: Any) -> Console:
+    """A console that prints text as it is, or as `told` has it, and long lines whole. `how` is passed on to rich."""
+    return _Console(told, soft_wrap=True, highlight=False, markup=False, emoji=False, **how)
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,9 @@ def as_flags(message: str) -> str:
     return re.sub(r"`(\w+)=([^`]*)`", lambda m: f"--{m[1].replace('_', '-')} {m[2]}".removesuffix(" True"), message)
 
 
-def as_factors(message: str, settings: type) -> str:
+def as_factors(message: str, *settings: type) -> str:
     """The same for a command that takes factors beside its own options: shots=4, but --workers 4."""
-    own = {field.name for field in fields_of(settings)}
+    own = {field.name for kind in settings for field in fields_of(kind)}
     return re.sub(r"`(\w+)=[^`]*`", lambda m: as_flags(m[0]) if m[1] in own else m[0].strip("`"), message)
 
 

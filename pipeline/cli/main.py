@@ -16,8 +16,8 @@ import typer
 
 from mma.pipeline.cli.adapters import adapters_app
 from mma.pipeline.cli.cache import cache_app
-from mma.pipeline.cli.commands import as_factors, as_flags, chosen, extra_options, takes
-from mma.pipeline.cli.console import AsJson, stderr, stdout
+from mma.pipeline.cli.commands import chosen, extra_options, takes
+from mma.pipeline.cli.console import AsJson, stderr, stdout, told
 from mma.pipeline.cli.datasets import datasets_app
 from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.cli.interruption import interruptible
@@ -27,6 +27,7 @@ from mma.pipeline.cli.using import audit, export, predict
 from mma.pipeline.console import plain, show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
 from mma.pipeline.fitting.settings import AblateSettings, FitSettings
+from mma.pipeline.reports.settings import TableSettings
 
 app = typer.Typer(
     name="mma",
@@ -43,12 +44,6 @@ app.add_typer(datasets_app)
 DEBUG = "--debug"
 
 
-def _option(name: str, kind: Any, help_text: str, **more: Any) -> inspect.Parameter:
-    """An option of the command line alone: what is shown, and where."""
-    info = typer.Option(help=help_text, rich_help_panel="Output", **more)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info])
-
-
 AS_JSON = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
 FACTORS = inspect.Parameter(
     "factors",
@@ -56,11 +51,12 @@ FACTORS = inspect.Parameter(
     default=None,
     annotation=Annotated[list[str] | None, typer.Argument(help="key=a,b,c or key=0:10 or key=0:1:0.1")],
 )
-GRID = _option("grid", Path | None, "The same in a TOML file.")
-PIVOT = _option("pivot", str | None, "Two factors for a two-way table: mask,lam or adapter,dataset.")
-OVER = _option("over", list[str] | None, "A factor that the pivot averages over. May be repeated.")
-METRIC = _option("metric", str | None, "Of the pivot.", show_default="H or accuracy")
-EXPORT = _option("export", Path | None, "Also write .csv, .jsonl or .parquet.")
+GRID = inspect.Parameter(
+    "grid",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[Path | None, typer.Option(help="The same in a TOML file.", rich_help_panel="Output")],
+)
 
 
 def _say_version(asked: bool) -> None:
@@ -114,7 +110,7 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
 
 
 @app.command(cls=Command)
-@takes(AblateSettings, extra=[FACTORS, GRID, PIVOT, OVER, METRIC, EXPORT, AS_JSON])
+@takes(AblateSettings, TableSettings, extra=[FACTORS, GRID, AS_JSON])
 def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     """A grid over anything fit takes: lam=0,0.1,0.2 mask=cross,pair adapter=mma,clip-adapter seed=0:5"""
     from mma.cache import open_cache
@@ -124,23 +120,23 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
     from mma.pipeline.reports.live import live_table
     from mma.pipeline.reports.pivot import check_pivot, show_pivot
 
-    pivot, metric, export = given["pivot"], given["metric"], given["export"]
+    shown = chosen(TableSettings, given)
     settings = chosen(AblateSettings, given, factors=read_factors(given["factors"] or [], given["grid"]))
-    over = [name.replace("-", "_") for name in given["over"] or []]
-    scored = [open_cache(path).header.dataset for path in targets_of(settings.factors)] if metric else []
-    check_pivot(pivot, metric, over, settings.factors, scored)
-    if export:
-        tables.check_export(export)
+    over = [name.replace("-", "_") for name in shown.over]
+    scored = [open_cache(path).header.dataset for path in targets_of(settings.factors)] if shown.metric else []
+    check_pivot(shown.pivot, shown.metric, over, settings.factors, scored)
+    if shown.export:
+        tables.check_export(shown.export)
     ablated = run(settings, stderr(), live_table)
     if json:
         print(tables.ablated_json(ablated, settings.baseline))
     else:
         tables.show_ablated(stdout(), ablated, settings.factors, settings.baseline)
-    if export:
-        for written in tables.export_grid(export, ablated, settings.baseline):
+    if shown.export:
+        for written in tables.export_grid(shown.export, ablated, settings.baseline):
             stderr().print(f"{written} is written")
-    if pivot and not json:
-        show_pivot(stdout(), ablated, pivot, metric, over)
+    if shown.pivot and not json:
+        show_pivot(stdout(), ablated, shown.pivot, shown.metric, over)
     if ablated.failures:
         if DEBUG in sys.argv:
             print(ablated.failures[0].trace, file=sys.stderr)
@@ -189,8 +185,7 @@ def _explain(error: Exception) -> int:
         return int(getattr(error, "exit_code", 2))
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):  # an error of this package
-        told = as_factors(str(error), AblateSettings) if "ablate" in sys.argv else as_flags(str(error))
-        print(plain(f"mma: {told}"), file=sys.stderr)
+        print(plain(f"mma: {told(str(error))}"), file=sys.stderr)
         return code
     if isinstance(error, OSError) and error.strerror:
         what = error.filename or ("the output" if _is_of_output(error) else "a file")
@@ -200,8 +195,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, sqlite3.DatabaseError):
         print(plain(f"mma: the results file of --out cannot be used ({error}): choose another --out"), file=sys.stderr)
         return 1
-    told = f"{type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)"
-    print(plain(f"mma: {told}"), file=sys.stderr)
+    why = f"{type(error).__name__}: {error} (a defect: run again with {DEBUG} and report it)"
+    print(plain(f"mma: {why}"), file=sys.stderr)
     return 1
 
 

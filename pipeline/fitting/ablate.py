@@ -77,7 +77,7 @@ def _say_plan(console: Console, runner: Runner, todo: list[Work]) -> None:
         console.print(f"left out: {reason}", markup=False)
     words = [f"{len(runner.plan.cells):,} cells", f"{done:,} done", f"{len(todo):,} to run"]
     if failed:
-        words.append(f"{failed:,} failed before (--retry-failed runs them again)")
+        words.append(f"{failed:,} failed before (`retry_failed=True` runs them again)")
     stale = runner.store.stale([work.cell for work in todo])
     if stale:
         words.append(f"{stale:,} of them known with another cache, code or numerics")

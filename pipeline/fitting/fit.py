@@ -42,7 +42,7 @@ def fit(settings: FitSettings, console: Console) -> Grid:
             have = sum(cell.id in runner.outcomes for cell in cells)
             if have:
                 where = setting_folder(settings.out, setting)
-                told = f"{setting.name}: {have} of {len(cells)} seeds are in {where} already (--force fits again)"
+                told = f"{setting.name}: {have} of {len(cells)} seeds are in {where} already (`force=True` fits again)"
                 console.print(told)
         todo = runner.todo
         if todo:

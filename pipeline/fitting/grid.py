@@ -37,6 +37,7 @@ from mma.pipeline.fitting.features import Address, Loader
 from mma.pipeline.fitting.processes import Died, each
 from mma.pipeline.fitting.results import Failure, Result
 from mma.pipeline.fitting.run import run_cell
+from mma.pipeline.options import written
 
 CONNECT_SECONDS = 10
 SWITCH_SECONDS = 0.0005  # a fit's operations are that short: with Python's 5 ms, fits in threads wait for each other
@@ -214,7 +215,7 @@ def _cluster(scheduler: str, workers: int) -> Iterator[Any]:
         connected = client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(
-            f"the scheduler {scheduler} does not answer ({type(error).__name__}): check --scheduler"
+            f"{written('scheduler', scheduler)} does not answer ({type(error).__name__}): look whether it runs"
         ) from error
     with connected:
         yield connected

@@ -127,7 +127,7 @@ def add_grid(
         for drawn in protocols_of(factors, name)
     )
     if console and "shots" not in factors and shots < DEFAULT_SHOTS:
-        console.print(f"note: {shots} shots, which is what the smallest class allows (--shots to choose)")
+        console.print(f"note: {shots} shots, which is what the smallest class allows (choose with `shots=K`)")
     named = dict(zip(grids, (cache for cache in caches for _ in texts), strict=True))
     settings = []
     for address, names in protocols.items():

@@ -43,7 +43,7 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
     if wanted is not None and wanted > have:
         raise UsageError(
             f"{setting.name}: test_views = {wanted}, and there are {have} of a test image: make a cache with "
-            f"mma embed --views {wanted} --view-splits test"
+            f"`mma embed --views {wanted} --view-splits test`"
         )
     episode = draw_cell(cell, data)
     if setting.select == "classes":

@@ -58,12 +58,12 @@ class Store:
     def __init__(self, folder: Path) -> None:
         at = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
         if not at.is_dir():
-            raise UsageError(f"results folder {folder}: {at} is a file; choose another with --out")
+            raise UsageError(f"results folder {folder}: {at} is a file; choose another with `out=FOLDER`")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"results folder {folder} cannot be made ({error.strerror}): choose another with --out"
+                f"results folder {folder} cannot be made ({error.strerror}): choose another with `out=FOLDER`"
             ) from error
         self.path = folder / FILE
         try:
@@ -75,7 +75,7 @@ class Store:
             if version > VERSION:
                 raise UsageError(
                     f"{self.path} was written by a newer mma (version {version}; this one knows {VERSION}): "
-                    "update mma, or choose another folder with --out"
+                    "update mma, or choose another with `out=FOLDER`"
                 )
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
@@ -219,7 +219,7 @@ class Store:
             try:
                 rows, label = (np.frombuffer(blob, "<i4") for blob in blobs)
             except (TypeError, ValueError):
-                raise WorkError(f"{self.path}: test {test} is damaged: --force runs its cells again") from None
+                raise WorkError(f"{self.path}: test {test} is damaged: `force=True` runs its cells again") from None
             found[test] = name, rows, label
         return found
 
@@ -266,7 +266,7 @@ class Store:
         return value
 
     def _damaged(self, cell: str, column: str) -> WorkError:
-        return WorkError(f"{self.path}: {column} of cell {cell} are damaged: --force runs it again")
+        return WorkError(f"{self.path}: {column} of cell {cell} are damaged: `force=True` runs it again")
 
     def _insert_predictions(self, cell: str, predictions: Predictions) -> None:
         rows, label = _pack(predictions.rows), _pack(predictions.label)

@@ -19,6 +19,7 @@ from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.fitting.factors import as_typed, described, matches
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.json_text import to_json
+from mma.pipeline.options import written
 from mma.pipeline.reports.aggregates import worst_tenth
 from mma.pipeline.reports.averages import MISSING, averages
 from mma.pipeline.reports.averages import columns as averaged
@@ -92,19 +93,19 @@ def show_ablated(console: Console, ablated: Grid, factors: Collection[str], base
 def check_export(path: Path) -> None:
     """Refuse an export that cannot be written, before the work."""
     if path.suffix not in EXPORTS:
-        raise UsageError(f"--export {path}: the name must end in {', '.join(EXPORTS)}")
+        raise UsageError(f"{written('export', path)}: the name must end in {', '.join(EXPORTS)}")
     at = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not at.is_dir():
         raise UsageError(
-            f"--export {path}: {path if path.is_dir() else at} is a {'folder' if path.is_dir() else 'file'}"
+            f"{written('export', path)}: {path if path.is_dir() else at} is a {'folder' if path.is_dir() else 'file'}"
         )
     if not os.access(path if path.exists() else at, os.W_OK):
-        raise UsageError(f"--export {path} is not yours to write: choose another place")
+        raise UsageError(f"{written('export', path)} is not yours to write: choose another place")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise UsageError("--export to Parquet needs pyarrow: pip install 'mma[parquet]'") from error
+            raise UsageError("`export=FILE.parquet` needs pyarrow: pip install 'mma[parquet]'") from error
 
 
 def export_grid(path: Path, grid: Grid, baseline: str) -> list[Path]:

@@ -16,7 +16,7 @@ from mma.pipeline.fitting.factors import Factors, adapters_of, as_typed
 from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.fitting.settings import FACTORS
-from mma.pipeline.options import short
+from mma.pipeline.options import written
 from mma.pipeline.reports.averages import MISSING
 from mma.pipeline.reports.differences import seed_by_seed
 from mma.pipeline.reports.tables import columns_of, data_name, interval_text, star
@@ -43,7 +43,7 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None, 
         adapter = "" if "adapter" in names else row.setting.name
         groups.setdefault((cache, adapter, row.setting.protocol.name), []).append(row)
     if not any(_has(row, names) for rows in groups.values() for row in rows):
-        raise UsageError(f"--pivot {short(pivot)}: no adapter of the grid has both factors")
+        raise UsageError(f"{written('pivot', pivot)}: no adapter of the grid has both factors")
     for (cache, adapter, protocol), rows in groups.items():
         shown = metric if metric in rows[0].metrics else rows[0].setting.protocol.main
         places = _places(rows, names)
@@ -68,27 +68,27 @@ def check_pivot(
     """
     known_metrics = (*METRICS, *targets)
     if metric is not None and (pivot is None or metric not in known_metrics):
-        raise UsageError(f"--metric {short(metric)} is for --pivot, and is one of {', '.join(known_metrics)}")
+        raise UsageError(f"{written('metric', metric)} is of a pivot, and is one of {', '.join(known_metrics)}")
     if pivot is None:
         if over:
-            raise UsageError(f"--over {short(over[0])} is for --pivot, and no --pivot is given")
+            raise UsageError(f"{written('over', over[0])} is of a pivot, and none is given: `pivot=ONE,OTHER`")
         return
     names = _names(pivot)
     if len(names) != 2:
-        raise UsageError(f"--pivot {short(pivot)} needs two factors, such as mask,lam")
+        raise UsageError(f"{written('pivot', pivot)} needs two factors, such as mask,lam")
     has = [_factors_of(adapter) for adapter in adapters_of(factors) if adapter != "zero-shot"] or [_factors_of()]
     known = sorted(set[str]().union(*has))
     for option, of_option in (("pivot", names), ("over", over)):
         for name in of_option:
             if name not in known:
                 given = pivot if option == "pivot" else name
-                raise UsageError(f"--{option} {short(given)}: unknown factor {name!r}: {nearest(name, known)}")
+                raise UsageError(f"{written(option, given)}: unknown factor {name!r}: {nearest(name, known)}")
     shown = [each for each in has if set(names) <= each]
     if not shown:
-        raise UsageError(f"--pivot {pivot}: no adapter of the grid has both factors")
+        raise UsageError(f"{written('pivot', pivot)}: no adapter of the grid has both factors")
     in_tables = set[str]().union(*(has if "adapter" in names else shown))
     for name in [name for name in over if name in names]:
-        raise UsageError(f"--over {name}: it is a factor of --pivot {pivot} already")
+        raise UsageError(f"{written('over', name)}: it is a factor of {written('pivot', pivot)} already")
     apart = {*names, *over, *APART, "adapter"}  # adapters that are no factor have a table each
     for name, values in factors.items():
         if len(values) > 1 and name in in_tables - apart:
@@ -151,7 +151,7 @@ def _at(row: Row, over: Sequence[str]) -> tuple[str, ...]:
 def _would_average(pivot: str, name: str, values: Sequence[Any]) -> UsageError:
     told = ", ".join(map(as_typed, values))
     return UsageError(
-        f"--pivot {pivot} would average over {name} ({told}): give one value, or say so with --over {name}"
+        f"{written('pivot', pivot)} would average over {name} ({told}): give one value, or say so with `over={name}`"
     )
 
 

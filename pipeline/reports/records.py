@@ -91,7 +91,7 @@ class Folder:
 def read_folder(path: Path) -> Folder:
     """Read every record of a results folder. Raises UsageError where there is none."""
     if not (path / FILE).is_file():
-        raise UsageError(f"{path} has no {FILE}: give the results folder of mma fit or mma ablate (--out)")
+        raise UsageError(f"{path} has no {FILE}: give the results folder of `mma fit` or `mma ablate`")
     with Store(path) as store:
         done: dict[str, list[dict[str, Any]]] = defaultdict(list)
         failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)

@@ -8,7 +8,22 @@ from typing import Annotated
 
 from mma.pipeline.options import Option, checked
 
-COMPARE, WRITE = "Compare", "Write"
+COMPARE, WRITE, OUTPUT = "Compare", "Write", "Output"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings:
+    """How `mma ablate` shows a grid. Raises UsageError for a value that cannot be."""
+
+    pivot: Annotated[str | None, Option("Two factors for a two-way table: mask,lam or adapter,dataset.", OUTPUT)] = None
+    over: Annotated[
+        tuple[str, ...], Option("A factor that the pivot averages over. May be repeated.", OUTPUT, split=True)
+    ] = ()
+    metric: Annotated[str | None, Option("Of the pivot.", OUTPUT, shown="H or accuracy")] = None
+    export: Annotated[Path | None, Option("Also write .csv, .jsonl or .parquet.", OUTPUT)] = None
+
+    def __post_init__(self) -> None:
+        checked(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,9 +61,12 @@ def _check_cache(path: Path, header: Header, settings: EmbedSettings) -> None:
     wanted = (settings.model or USUAL_MODEL, settings.pretrained)
     made_by = (header.source.get("model"), header.source.get("pretrained"))
     if made_by[0] and made_by != wanted:
-        raise UsageError(f"{path} is of {' '.join(map(str, made_by))}, not of {' '.join(wanted)}: use other --caches")
+        raise UsageError(
+            f"{path} is of {' '.join(map(str, made_by))}, not of {' '.join(wanted)}: use another `caches=FOLDER`"
+        )
     for split in settings.view_splits:
         if header.views.get(split, settings.views) < settings.views:
             raise UsageError(
-                f"{path} has {header.views[split]} of {settings.views} views of a {split} image: use other --caches"
+                f"{path} has {header.views[split]} of {settings.views} views of a {split} image: "
+                "use another `caches=FOLDER`"
             )

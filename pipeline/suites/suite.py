@@ -139,7 +139,7 @@ def _table(where: str, given: Mapping[str, Any], embed: Mapping[str, Any]) -> Ta
         )
     protocol = protocol_class(protocols.pop())
     if protocol.transfers:
-        raise UsageError(f"{where}: a suite has no targets, and {protocol.name} needs some; see mma fit --target")
+        raise UsageError(f"{where}: a suite has no targets, and {protocol.name} needs some; see `mma fit --help`")
     prompts = dict.fromkeys(str(method.factors.get("prompts", ["default"])[0]) for method in methods)
     wanted = {"prompts": ",".join(prompts), **embed, **known.options("embed", OF_EMBED)}
     embeds = {}

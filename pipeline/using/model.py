@@ -187,9 +187,9 @@ def check_place(folder: Path, *, force: bool) -> None:
     if not folder.exists():
         return
     if not (folder / ABOUT).is_file():
-        raise UsageError(f"{folder} is there and is not a model: choose another --out")
+        raise UsageError(f"{folder} is there and is not a model: choose another `out=FOLDER`")
     if not force:
-        raise UsageError(f"{folder} holds a model: --force replaces it, another --out keeps both")
+        raise UsageError(f"{folder} holds a model: `force=True` replaces it, another `out=FOLDER` keeps both")
 
 
 def open_model(folder: Path, device: str = "cpu") -> Model:

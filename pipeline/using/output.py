@@ -98,7 +98,7 @@ class Written:
         self.file, self.lines, self.done = file, lines, 0
         self.partial, self.note = file.with_name(file.name + PARTIAL), file.with_name(file.name + NOTE)
         if file.exists() and not force:
-            raise UsageError(f"{file} is there: --force replaces it")
+            raise UsageError(f"{file} is there: `force=True` replaces it")
         if force:
             self.partial.unlink(missing_ok=True)
         if self.partial.exists():
@@ -123,7 +123,7 @@ class Written:
 
     def _continue(self, note: dict[str, Any], paths: Iterator[str]) -> int:
         """How many answers are there, cut behind the last whole one. UsageError where they answer something else."""
-        other = UsageError(f"{self.partial} answers something else: --force begins anew")
+        other = UsageError(f"{self.partial} answers something else: `force=True` begins anew")
         try:
             if read_json(self.note) != note:
                 raise other
@@ -156,7 +156,7 @@ class Kept:
     def __init__(self, file: Path, rows: int, dim: int, done: int, *, force: bool) -> None:
         self.file, self.partial = file, file.with_name(file.name + PARTIAL)
         if file.exists() and not force:
-            raise UsageError(f"{file} is there: --force replaces it")
+            raise UsageError(f"{file} is there: `force=True` replaces it")
         self.array = self._continued(rows, dim) if done else self._new(rows, dim)
         self.at = done
 
@@ -180,9 +180,9 @@ class Kept:
         try:
             array: np.memmap = np.lib.format.open_memmap(self.partial, "r+")
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self.partial} is not there any more: --force begins anew") from error
+            raise UsageError(f"{self.partial} is not there any more: `force=True` begins anew") from error
         if array.shape != (rows, dim) or array.dtype != np.float32:
-            raise UsageError(f"{self.partial} has the shape {array.shape}, not {(rows, dim)}: --force begins anew")
+            raise UsageError(f"{self.partial} has the shape {array.shape}, not {(rows, dim)}: `force=True` begins anew")
         return array
 
 

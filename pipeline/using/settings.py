@@ -52,7 +52,7 @@ class ExportSettings:
             if missing:
                 raise UsageError(f"{missing[0]} is missing: a cache and an adapter to fit, or a run")
             if self.with_test and self.shots != ALL:
-                raise UsageError(f"--with-test fits on every labelled image: leave out `shots={self.shots}`")
+                raise UsageError(f"`with_test=True` fits on every labelled image: leave out `shots={self.shots}`")
             return
         given = [name for name in ("adapter", "with_test") if getattr(self, name)] + list(self.options)
         if given or self.shots != ALL:

@@ -22,6 +22,8 @@ def test_fit_prints_the_folder_of_every_adapter(mma_here: Run, small_cache: Path
     folders = dict(re.findall(r"^ +(\S+) +(runs/\S+) *$", done.stderr, re.MULTILINE))
     assert list(folders) == ["zero-shot", "gda", "linear-probe"]
     assert all((tmp_path / folder / "weights-0.safetensors").is_file() for folder in folders.values())
+    again = mma_here("fit", "--cache", small_cache, "--adapter", "gda", "--shots", 2, cwd=tmp_path)
+    assert "already (--force fits again)" in again.stderr, "notes have the options of the command line too"
 
 
 def test_the_keys_of_predictions_and_the_query_of_the_page_are_what_is_written(

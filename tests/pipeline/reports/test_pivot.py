@@ -64,7 +64,7 @@ def test_what_is_named_is_averaged_within_a_seed_and_the_title_says_so() -> None
 
 
 def test_what_was_not_named_is_never_averaged() -> None:
-    with pytest.raises(UsageError, match=r"would average over shots \(2, 4\): give one value, or say so with --over"):
+    with pytest.raises(UsageError, match=r"would average over shots \(2, 4\): give one value, or say so with `over="):
         table_of(GRID, "adapter,dataset")
     noisy = [row("a", "gda", {0: 1.0}), row("a", "gda", {0: 2.0}, alpha=3.0)]
     with pytest.raises(UsageError, match="would average over alpha"):
@@ -95,7 +95,7 @@ def test_a_grid_that_would_be_averaged_is_refused_before_the_work() -> None:
     check_pivot("adapter,alpha", None, ["shots"], grid)
     check_pivot("alpha,shots", None, [], grid)
     for over in (["shotz"], ["alpha"]):
-        with pytest.raises(UsageError, match="--over"):
+        with pytest.raises(UsageError, match="`over="):
             check_pivot("alpha,shots", None, over, grid)
 
 
@@ -108,5 +108,5 @@ def test_a_factor_of_adapters_that_are_in_no_table_is_not_averaged() -> None:
 def test_the_metric_of_a_pivot_may_be_a_target_and_nothing_that_no_table_has() -> None:
     grid = {"adapter": ["gda"], "target": ["cars.zarr"], "shots": ["2", "4"], "alpha": ["1", "2"]}
     check_pivot("alpha,shots", "cars", [], grid, ["cars"])
-    with pytest.raises(UsageError, match=r"--metric 'dtd' is for --pivot, and is one of .*, cars"):
+    with pytest.raises(UsageError, match=r"`metric=dtd` is of a pivot, and is one of .*, cars"):
         check_pivot("alpha,shots", "dtd", [], grid, ["cars"])
