@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads do not sp
 from mma.cache import import_npz
 from mma.pipeline.cli.main import main
 
+from .forked import start
+
 COMMAND = str(Path(sys.executable).with_name("mma"))  # as installed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; commands inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,18 +39,16 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def mma() -> Run:
-    """The installed command in a process of its own: mma("fit", "--cache", path)."""
+@pytest.fixture
+def mma(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The command in a process of its own: mma("fit", "--cache", path, cwd=folder)."""
+    said = tmp_path_factory.mktemp("said")
 
-    def run(
-        *words: object, cwd: Path | None = None, timeout: float = 120, **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        command = [COMMAND, *map(str, words)]
-        environment = {**os.environ, "COLUMNS": "200", **env}
-        return subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
+    def run(*words: object, cwd: Path, first: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        process = start(words, cwd, said / "out", said / "err", first, COLUMNS="200", **env)
+        process.join()
+        out, err = ((said / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return subprocess.CompletedProcess(words, process.exitcode or 0, out, err)
 
     return run
 

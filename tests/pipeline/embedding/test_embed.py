@@ -34,6 +34,8 @@ from ..conftest import photo
 Embed = Callable[..., tuple[Path, str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+KILL = "from mma.cache import killpoint; killpoint.arm({!r}, killpoint.die, {})"
+
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +158,8 @@ def test_a_command_killed_twice_continues_to_the_same_bytes(
     monkeypatch.setattr(chunk_file, "MOST_PICTURES", 1024)
     whole, _ = embed(cache=tmp_path / "whole.zarr")
     words = ["embed", "--dataset", photo_folder, "--model", small_clip, "--batch-size", 4, "--cache", "photos.zarr"]
-    for point in ("chunk.write:before@2", "journal.append:after"):
-        assert mma(*words, cwd=tmp_path, MMA_KILL_AT=point).returncode == -9
+    for point in (("chunk.write:before", 2), ("journal.append:after", 1)):
+        assert mma(*words, cwd=tmp_path, first=KILL.format(*point)).returncode == -9
     path, said = embed()
     assert "9 to do in 1 chunks" in said
     assert snapshot(path) == snapshot(whole)

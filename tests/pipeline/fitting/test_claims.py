@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -18,9 +17,20 @@ from mma.pipeline.fitting.factors import read_factors
 from mma.pipeline.fitting.settings import AblateSettings
 from mma.pipeline.fitting.store import FILE, Store
 
-from ...conftest import COMMAND
+from ...conftest import Run
+from ...forked import start
+from .test_ablate import DEADLY
 
 QUIET = Console(quiet=True)
+COUNTING = """
+import mma.pipeline.fitting.grid as grid
+run_cell = grid.run_cell
+def counted(cell, *rest, **more):  # every cell that is run leaves a line
+    with open("ran", "a") as file:
+        file.write(cell.id + "\\n")
+    return run_cell(cell, *rest, **more)
+grid.run_cell = counted
+"""
 
 
 @pytest.fixture
@@ -109,30 +119,15 @@ def test_odd_values_among_the_claims_are_no_living_owner_forever(store: Path) ->
 @pytest.mark.slow
 def test_two_grids_at_once_run_every_cell_once(small_cache: Path, tmp_path: Path) -> None:
     words = ["adapter=mma,clip-adapter", "lam=0,0.5", "shots=2,4", "seed=0:6", "epochs=8"]
-    (tmp_path / "counting.py").write_text(  # every cell that is run leaves a line
-        "import sys\nimport mma.pipeline.fitting.grid as grid\nfrom mma.pipeline.cli.main import main\n"
-        "run_cell = grid.run_cell\n"
-        "def counted(cell, *rest, **more):\n"
-        "    with open(sys.argv[-1] + '/ran', 'a') as file: file.write(cell.id + '\\n')\n"
-        "    return run_cell(cell, *rest, **more)\n"
-        "grid.run_cell = counted\nmain()\n"
-    )
-    command = [sys.executable, "counting.py", "ablate", "--cache", small_cache, *words, "--device", "cpu", "--json"]
-    both = [
-        subprocess.Popen(
-            [*map(str, command), "--out", str(tmp_path)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    command = ["ablate", "--cache", small_cache, *words, "--device", "cpu", "--json", "--out", "."]
+    both = [start(command, tmp_path, tmp_path / f"out{n}", tmp_path / f"err{n}", COUNTING) for n in range(2)]
+    for process in both:
+        process.join()
+    said = [(tmp_path / f"out{n}").read_text() for n in range(2)]
+    assert [process.exitcode for process in both] == [0, 0], [(tmp_path / f"err{n}").read_text() for n in range(2)]
     ran = (tmp_path / "ran").read_text().split()
     assert len(ran) == len(set(ran)) == 1 + 6 * (2 * 2 + 2)
-    shown = [[(row["adapter"], row["H"]) for row in json.loads(out)["rows"]] for out, _ in said]
+    shown = [[(row["adapter"], row["H"]) for row in json.loads(out)["rows"]] for out in said]
     assert shown[0] == shown[1], "both show all of it"
     with sqlite3.connect(tmp_path / FILE) as db:
         assert db.execute("select count(*) from claims").fetchone() == (0,)
@@ -158,25 +153,12 @@ def test_a_cell_with_which_processes_died_is_run_by_itself_and_kills_from_outsid
 
 @pytest.mark.slow
 def test_a_cell_that_kills_the_process_it_runs_in_is_a_failure_the_second_time(
-    small_cache: Path, tmp_path: Path
+    small_cache: Path, mma: Run, tmp_path: Path
 ) -> None:
-    (tmp_path / "deadly.py").write_text(
-        "import os\nfrom mma.adapters import Adapter\n"
-        "class Deadly(Adapter):\n    def start(self, support):\n        os.kill(os.getpid(), 9)\n"
-    )
-    (tmp_path / "deadly-1.dist-info").mkdir()
-    (tmp_path / "deadly-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
-    (tmp_path / "deadly-1.dist-info/entry_points.txt").write_text("[mma.adapters]\ndeadly = deadly:Deadly\n")
-    words = ["adapter=deadly,linear-probe", "seed=0", "shots=2", "--json", "--out", tmp_path / "runs"]
-    command = [COMMAND, "ablate", "--cache", small_cache, *words]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    codes = []
-    for _ in range(2):
-        done = subprocess.run(
-            [*map(str, command)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        codes.append(done.returncode)
-    assert codes == [-9, 1], done.stderr
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    words = ["ablate", "--cache", small_cache, "adapter=./deadly.py:Deadly,linear-probe", "seed=0", "shots=2", "--json"]
+    killed, done = (mma(*words, cwd=tmp_path) for _ in range(2))
+    assert [killed.returncode, done.returncode] == [-9, 1], done.stderr
     outcome = json.loads(done.stdout)
     assert len(outcome["failures"]) == 1
     assert all("its process died" in failure["reason"] for failure in outcome["failures"])

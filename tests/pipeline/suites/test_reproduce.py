@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import time
@@ -19,7 +17,8 @@ import pytest
 from mma.cache import open_cache
 from mma.pipeline.datasets import entries
 
-from ...conftest import COMMAND, Run
+from ...conftest import Run
+from ...forked import start
 from ..datasets.conftest import LAYOUTS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/reproduce.md"
@@ -101,12 +100,11 @@ def test_killed_half_way_the_same_command_continues(
     suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path
 ) -> None:
     words = suite("dtd", "eurosat")
-    running = subprocess.Popen([COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not done_cells(tmp_path) and running.poll() is None and time.monotonic() < deadline:
+    running = start(words, tmp_path, tmp_path / "out", tmp_path / "err")
+    while not done_cells(tmp_path) and running.is_alive():
         time.sleep(0.02)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.kill()
+    running.join()
     kept = done_cells(tmp_path)
     assert 0 < len(kept) < 14, "it was killed on its way"
     journal = (tmp_path / "cache/dtd.zarr/journal.jsonl").read_bytes()
@@ -155,7 +153,7 @@ def test_a_cache_of_another_model_is_left_out_and_said(
     (tmp_path / "small.toml").write_text(text.replace('model = "tiny"', 'model = "ViT-B-32"'))
     done = mma_here(*words)
     assert done.returncode == 1
-    assert "eurosat.zarr is of tiny openai, not of ViT-B-32 openai: use other --caches" in done.stdout
+    assert "eurosat.zarr is of tiny openai, not of ViT-B-32 openai: use another --caches FOLDER" in done.stdout
 
 
 def test_what_cannot_be_drawn_is_a_dash_and_stops_no_other(
