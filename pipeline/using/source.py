@@ -91,9 +91,8 @@ class Cached:
                 rows = np.arange(max(first, start - before), min(first + EVAL_BATCH, len(data.path)))
                 if len(rows):
                     bad = {
-                        at: reasons.get(int(row), Status(int(data.status[row])).name.lower())
-                        for at, row in enumerate(rows)
-                        if data.status[row] != Status.OK
+                        int(at): reasons.get(int(rows[at]), Status(int(data.status[rows[at]])).name.lower())
+                        for at in np.flatnonzero(data.status[rows] != Status.OK)
                     }
                     image = unit_images(data.embedding[rows, 0], self.device)
                     yield Batch([data.path[int(row)] for row in rows], image, bad)
