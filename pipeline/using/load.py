@@ -49,12 +49,16 @@ class LoadedModel:
     def predict(self, what: str | Path | Sequence[str | Path], **options: Any) -> list[Prediction]:
         """An answer for every image of files, folders, manifests, shards or caches, in order.
 
-        `options` are those of `mma predict`: top, threshold, coverage, classes, split. An image that cannot be read is
-        an answer with a reason. Raises UsageError.
+        `options` are those of `mma predict`: top, threshold, coverage, classes, split, why. An image that cannot be
+        read is an answer with a reason. Raises UsageError.
         """
         several = [what] if isinstance(what, str | Path) else list(what)
         given = {"model": self.folder, "what": tuple(map(str, several)), **options}
         return answers_for(settings_from(PredictSettings, given), self._model, self._encoder)
+
+    def why(self, what: str | Path | Sequence[str | Path], **options: Any) -> list[Prediction]:
+        """As `predict`; each answer's `why` has its margins over the other classes and its nearest shots."""
+        return self.predict(what, why=True, **options)
 
     def predict_embeddings(self, image: ArrayLike, **options: Any) -> list[Prediction]:
         """An answer for every row of unit embeddings [N, D] of the model's encoder; its path is its number.
