@@ -79,7 +79,7 @@ class PredictSettings:
     """What `mma predict` can be told. Raises UsageError for a value that cannot be."""
 
     model: Path  # a model folder
-    what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches; "-": paths on standard input
+    what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches, URLs; "-": paths on standard input
     split: Annotated[str | None, Option("Of a cache.", WHAT, shown="all")] = None
     root: Annotated[Path | None, Option("The folder below which a manifest's paths lie.", WHAT, shown="its own")] = None
     follow_links: Annotated[bool, Option("Read links that lead out of a folder.", WHAT)] = False

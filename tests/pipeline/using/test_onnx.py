@@ -72,8 +72,8 @@ def test_an_onnx_file_has_no_path_of_the_machine(with_onnx: Path) -> None:
 def test_logits_that_differ_from_torch_are_refused_and_nothing_is_written(
     small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "_difference", lambda *_: 0.002)
-    with pytest.raises(UsageError, match=r"differ from torch's by 0\.002 .*nothing is written"):
+    monkeypatch.setattr(onnx_file, "_difference", lambda *_: 0.002)  # at a scale of 20
+    with pytest.raises(UsageError, match=r"differ from torch's by 0\.01 .*nothing is written"):
         exported(tmp_path / "m", cache=str(small_cache), adapter="zero-shot", onnx="embeddings")
     assert list(tmp_path.iterdir()) == []
 
