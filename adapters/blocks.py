@@ -21,6 +21,8 @@ def in_blocks(
     worked out again in the backward pass. Where one image alone exceeds a block, blocks are as large as may be: tensors
     of about 32 MiB, taken and given back between small ones, would leave holes that no later one fits.
     """
+    if torch.compiler.is_compiling():  # traced for an export, where the number of rows is open
+        return work(*images)
     size = max(1, (BLOCK if floats_per_image <= BLOCK else KEPT) // floats_per_image)
     if len(images[0]) <= size:
         return work(*images)

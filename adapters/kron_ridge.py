@@ -123,7 +123,8 @@ class KroneckerRidge(Adapter):
         class of the support is known by its text.
         """
         weights = self.own if same_classes(text, self.classes) else self.of_classes(text)
-        correction = kernel(image, self.points, float(self.setting[0])) @ weights
+        beta = float(self.setting[0]) if self.beta is None else self.beta
+        correction = kernel(image, self.points, beta) @ weights
         return zero_shot_logits(image, text, self.logit_scale) + self.logit_scale * correction
 
     def choices(self) -> dict[str, float]:

@@ -16,7 +16,8 @@ ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # torch may be built wi
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W' + b: [..., D] by [E, D], [E] -> [..., E]. Derivatives of first order."""
-    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+    tracing = torch.compiler.is_compiling()  # for an export: by torch's own operations
+    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not tracing:
         return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return]
     return functional.linear(x, weight, bias)
 

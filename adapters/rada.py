@@ -82,7 +82,7 @@ class RAda(PlainRAda):
         def work(image: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
             attended, rational = attend(image, near)
             mask = linear(attended, self.out.weight, self.out.bias + 1).relu()
-            distance = self.distance(mask) if regularised else mask.new_zeros(len(mask))
+            distance = self.distance(mask) if regularised else mask.new_zeros(mask.shape[0])
             logits = (mask * rational).sum(-1)  # [B, K]
             if near is not None:
                 logits = zero_shot_logits(image, text, self.logit_scale).scatter(1, near, logits)  # [B, C]
@@ -95,7 +95,7 @@ class RAda(PlainRAda):
     @torch.no_grad()
     def nearest(self, image: Tensor, text: Tensor, label: Tensor | None) -> Tensor | None:
         """The candidates of each image [B, K], its own class in place of the farthest if need be; None: all classes."""
-        if self.candidates is None or self.candidates >= len(text):
+        if self.candidates is None or self.candidates >= text.shape[0]:
             return None
         near = (image @ text.mT).topk(self.candidates, dim=-1).indices
         if label is None:

@@ -111,14 +111,14 @@ class PlainMultiModalAdapter(Adapter):
 
     def deltas(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """up(MHA(down(.))): of the image [B, 1, D] (`pair`: [B, C, D], for each prompt), of the prompts [B, C, D]."""
-        b, c = len(image), len(text)
+        b, c = image.shape[0], text.shape[0]  # not len, which an export would take for constant
         z_text = self.lower(text).expand(b, c, self.width)
         z_image = self.lower(image)[:, None]  # [B, 1, W]
         if self.mask == "pair":
             z = torch.stack([z_text, z_image.expand_as(z_text)], 2).flatten(0, 1).transpose(0, 1)  # [2, B C, W]
         else:
             z = torch.cat([z_text, z_image], 1).transpose(0, 1)  # [C + 1, B, W]
-        attended = self.mha(z, z, z, attn_mask=score_mask(self.mask, len(z)).to(z), need_weights=False)[0]
+        attended = self.mha(z, z, z, attn_mask=score_mask(self.mask, z.shape[0]).to(z), need_weights=False)[0]
         delta = self.up_out(functional.gelu(self.up_in(attended.transpose(0, 1))))
         if self.mask == "pair":
             delta = delta.unflatten(0, (b, c))  # [B, C, 2, D]

@@ -19,7 +19,9 @@ def _argument(name: str, kind: Any, help_text: str) -> inspect.Parameter:
 
 
 MODEL = _argument("model", Path, "A model folder that `mma export` wrote.")
-WHAT = _argument("what", list[str], "Images, folders, manifests, .tar shards, caches; - for paths on standard input.")
+WHAT = _argument(
+    "what", list[str], "Images, folders, manifests, .tar shards, caches, URLs; - for paths on standard input."
+)
 
 
 @takes(ExportSettings)

@@ -45,6 +45,37 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class InMemory:
+    """A split of encoded images that are at hand; each is called by its number."""
+
+    images: Sequence[bytes]  # [N]
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """[N]."""
+        return [str(row) for row in range(len(self.images))]
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """[N] of -1."""
+        return np.full(len(self.images), -1, np.int32)
+
+    def stamp(self, row: int) -> Stamp:
+        """No stamp: there is no file."""
+        return NO_FILE
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3] the stamps of all rows."""
+        return no_stamps(len(self.images))
+
+    def read(self, row: int) -> bytes:
+        """The image's bytes. OSError where they are too many to be one image."""
+        if len(self.images[row]) > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES:,} bytes: not one image")
+        return self.images[row]
+
+
+@dataclass(frozen=True)
 class Unlabelled:
     """A split, and where its paths begin."""
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor
 
 from mma.adapters import Adapter, Labelled, predict
 from mma.pipeline.reports.calibration import Method, conformal_scores, fit_temperature, split_rows
 from mma.pipeline.reports.metrics import classified, reliability
 from mma.pipeline.using.model import METHODS, Calibration
+from mma.pipeline.using.score import softmax
 
 SEED = 0  # parts the rows
 LEAST = 4  # rows; fewer say nothing
@@ -37,13 +37,13 @@ def calibrate(
     first, second = split_rows(label, SEED)
     temperature = fit_temperature(label[first], logits[first])
     value = None if temperature.at_end else temperature.value
-    probability = softmax(logits[second] / (value or 1.0), axis=1)
+    probability = softmax(logits[second], value or 1.0)
     found = classified(label, logits.argmax(1), logits.shape[1])
     figures = {
         "rows": len(label),
         "accuracy": found.accuracy,
         "balanced_accuracy": found.balanced_accuracy,
-        "calibration_error_before": _error(label[second], softmax(logits[second], axis=1)),
+        "calibration_error_before": _error(label[second], softmax(logits[second])),
         "calibration_error": _error(label[second], probability),
     }
     scores: Scores = {m: conformal_scores(label[second], probability, cast(Method, m)) for m in METHODS}

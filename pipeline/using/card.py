@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.reports.calibration import quantile_of, rows_needed
-from mma.pipeline.using.model import About, Calibration
+from mma.pipeline.using.model import About, Calibration, Shots
 
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 SHOWN = 20  # class names
 
 
-def model_card(about: About, scores: Mapping[str, NDArray[np.float64]]) -> str:
+def model_card(about: About, scores: Mapping[str, NDArray[np.float64]], shots: Shots | None = None) -> str:
     """Markdown."""
-    parts = [_head(about), _fitted(about), _numbers(about, scores), _unsaid(about), _use(about)]
+    parts = [_head(about), _fitted(about, shots), _numbers(about, scores), _unsaid(about), _use(about)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,7 +44,7 @@ def _head(about: About) -> str:
     )
 
 
-def _fitted(about: About) -> str:
+def _fitted(about: About, shots: Shots | None) -> str:
     fitted = about.fitted
     rows = ", ".join(f"{count:,} {split}" for split, count in fitted["rows"].items()) or "no"
     lines = ["## What it was fitted on", "", f"{rows} images (embeddings {fitted['digest']}), seed {fitted['seed']}."]
@@ -52,6 +52,11 @@ def _fitted(about: About) -> str:
         lines.append("Chosen: " + ", ".join(f"{name} {value:g}" for name, value in fitted["chosen"].items()) + ".")
     if fitted["best_epoch"]:
         lines.append(f"Epochs: {fitted['best_epoch']}, selection: {fitted['select']}.")
+    if shots:
+        lines.append(
+            f"The folder holds the embeddings (float16) and paths of {len(shots.paths):,} of them, for `mma predict "
+            "--why`; `mma export --without-shots` leaves them out."
+        )
     return "\n".join(lines)
 
 
@@ -110,6 +115,15 @@ def _unsaid(about: About) -> str:
 
 
 def _use(about: About) -> str:
+    onnx = (
+        [
+            "",
+            f"`model.onnx` takes {' and '.join(about.onnx['inputs'])} and gives logits, at most "
+            f"{about.onnx['difference']:.1g} from torch's.",
+        ]
+        if about.onnx
+        else []
+    )
     return "\n".join(
         [
             "## Use",
@@ -120,6 +134,7 @@ def _use(about: About) -> str:
             "",
             '    model = mma.load_model("FOLDER")',
             '    model.predict(["new.jpg"])',
+            *onnx,
         ]
     )
 

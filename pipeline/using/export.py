@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mma.adapters import Adapter, Labelled, Support, adapter_class, fit, from_bytes, options_of
+from mma.cache.durable import sha256
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Cell, Choice, Setting, resolve
@@ -33,17 +34,21 @@ from mma.pipeline.using.card import model_card
 from mma.pipeline.using.model import (
     MOST_WEIGHTS,
     Model,
+    Shots,
     check_place,
     encoder_of,
     make_about,
     refuse_unservable,
     write_model,
 )
+from mma.pipeline.using.onnx_file import COMPARED, OnnxFile, check_onnx, make_onnx
 from mma.pipeline.using.settings import ALL, ExportSettings
+from mma.pipeline.using.source import Encoder
 from mma.pipeline.using.threads import one_thread
 
 HELD_OUT = 5  # one row in so many of a class is validation where there is no val split
 LABELLED = ("train", "val")
+MOST_SHOTS = 2**26  # bytes of the shots that a model keeps: 65,536 of 512 dimensions
 
 Rows = Mapping[str, NDArray[np.int64]]  # by split
 
@@ -58,11 +63,14 @@ class Fitted:
     measured: Adapter  # the same, or the one that made its choices
     rows: Rows  # that did not train `measured`
     selected_on: bool  # whether `measured` chose something on them
+    support: Rows  # that `adapter` was fitted on
 
 
 def export(settings: ExportSettings, console: Console) -> Path:
     """Write the model folder. Raises UsageError, CacheError or AdapterError for what cannot be done."""
     check_place(settings.out, force=settings.force)
+    if settings.onnx and settings.adapter:
+        check_onnx(settings.adapter, settings.class_texts)
     with one_thread():
         features, fitted = _from_run(settings) if settings.run else _from_cache(settings)
         name = fitted.how["adapter"]
@@ -82,10 +90,39 @@ def export(settings: ExportSettings, console: Console) -> Path:
         validation=figures,
         calibration=calibration,
     )
-    model = Model(about, fitted.adapter, text, scores)
-    write_model(model, model_card(about, scores), settings.out, force=settings.force)
+    shots = None if settings.without_shots else shots_of(features, fitted)
+    model, onnx = Model(about, fitted.adapter, text, scores, shots), None
+    if settings.onnx:
+        check_onnx(name, settings.class_texts)
+        onnx = _onnx(model, settings, features)
+        about = replace(about, onnx={**onnx.about, "sha256": sha256(onnx.data)})
+        model = replace(model, about=about)
+    card = model_card(about, scores, shots)
+    write_model(model, card, settings.out, force=settings.force, onnx=onnx.data if onnx else None)
     console.print(f"{settings.out} is written: {name}, {len(fitted.classes)} classes", markup=False)
     return settings.out
+
+
+def _onnx(model: Model, settings: ExportSettings, features: Features) -> OnnxFile:
+    """The model as ONNX, compared on images of the cache. It is made on the CPU."""
+    clip = None
+    if settings.onnx == "pixels":
+        clip = Encoder(model.about, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
+    split = next(iter(features.labels))
+    rows = np.concatenate([rows[:COMPARED] for rows in features.labels[split].rows if len(rows)])
+    compared = features.images.images(split)[torch.from_numpy(rows[:COMPARED]).to(features.device)]
+    return make_onnx(model, compared, settings.class_texts, clip)
+
+
+def shots_of(features: Features, fitted: Fitted) -> Shots | None:
+    """The images that a model was fitted on, in half precision; None where there are none, or they are too many."""
+    count = _count(fitted.support)
+    if not 0 < count * features.text.embedding.shape[1] * 2 <= MOST_SHOTS:
+        return None
+    found = labelled_rows(features, fitted.support, fitted.classes)
+    splits = features.images.cache.split
+    paths = [splits(split).path[int(row)] for split, rows in fitted.support.items() for row in rows]
+    return Shots(found.image.half(), found.label, paths)
 
 
 def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
@@ -187,7 +224,8 @@ def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, 
         best_epoch=details.get("best_epoch"),
         chosen=dict(details.get("chosen", {})),
     )
-    return Fitted(adapter, episode.classes, how, adapter, unseen if enough else validation, not enough)
+    support = {"train": episode.support.rows} if len(episode.support.rows) else {}
+    return Fitted(adapter, episode.classes, how, adapter, unseen if enough else validation, not enough, support)
 
 
 def _on_all(features: Features, setting: Setting, settings: ExportSettings) -> Fitted:
@@ -220,7 +258,7 @@ def _on_all(features: Features, setting: Setting, settings: ExportSettings) -> F
     adapter = kind(**{**options, **history.chosen})
     recipe = replace(recipe, epochs=history.best_epoch or recipe.epochs)
     fit(adapter, _support(features, kind, every, classes), recipe, seed=seed)
-    return Fitted(adapter, classes, how, chooser, validation, selects)
+    return Fitted(adapter, classes, how, chooser, validation, selects, every)
 
 
 def _how(setting: Setting, seed: int, **more: Any) -> dict[str, Any]:
@@ -237,7 +275,7 @@ def _without_shots(features: Features, setting: Setting, classes: NDArray[np.int
     fit(adapter, _support(features, type(adapter), {}, classes), setting.recipe or adapter.recipe, seed=seed)
     how = _how(setting, seed, shots=0, rows={})
     rows = {split: _usable(features, split, classes) for split in LABELLED if split in features.labels}
-    return Fitted(adapter, classes, how, adapter, rows, selected_on=False)
+    return Fitted(adapter, classes, how, adapter, rows, selected_on=False, support={})
 
 
 def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[Rows, Rows]:

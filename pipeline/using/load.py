@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mma.pipeline.datasets.unlabelled import InMemory, Unlabelled
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import settings_from
@@ -18,7 +19,7 @@ from mma.pipeline.using.model import About, open_model
 from mma.pipeline.using.predict import answers_for, make_scorer
 from mma.pipeline.using.score import Prediction, Scorer
 from mma.pipeline.using.settings import PredictSettings
-from mma.pipeline.using.source import Encoder
+from mma.pipeline.using.source import Encoder, Images
 
 UNIT = 1e-2  # how far a row may be from length 1: float16 keeps it within a tenth of that
 
@@ -49,12 +50,23 @@ class LoadedModel:
     def predict(self, what: str | Path | Sequence[str | Path], **options: Any) -> list[Prediction]:
         """An answer for every image of files, folders, manifests, shards or caches, in order.
 
-        `options` are those of `mma predict`: top, threshold, coverage, classes, split. An image that cannot be read is
-        an answer with a reason. Raises UsageError.
+        `options` are those of `mma predict`: top, threshold, coverage, classes, split, why. An image that cannot be
+        read is an answer with a reason. Raises UsageError.
         """
         several = [what] if isinstance(what, str | Path) else list(what)
         given = {"model": self.folder, "what": tuple(map(str, several)), **options}
         return answers_for(settings_from(PredictSettings, given), self._model, self._encoder)
+
+    def predict_bytes(self, images: Sequence[bytes], **options: Any) -> list[Prediction]:
+        """As `predict`, of encoded images (JPEG, PNG, ...) that are at hand; each one's path is its number."""
+        given = {"model": self.folder, "what": (), **options}
+        scorer = make_scorer(self._model, self._encoder, settings_from(PredictSettings, given))
+        found = Images(Unlabelled(InMemory(images), ""), self._encoder).batches(0)
+        return [answer for batch in found for answer in scorer.score(batch.paths, batch.image, batch.reasons)]
+
+    def why(self, what: str | Path | Sequence[str | Path], **options: Any) -> list[Prediction]:
+        """As `predict`; each answer's `why` has its margins over the other classes and its nearest shots."""
+        return self.predict(what, why=True, **options)
 
     def predict_embeddings(self, image: ArrayLike, **options: Any) -> list[Prediction]:
         """An answer for every row of unit embeddings [N, D] of the model's encoder; its path is its number.

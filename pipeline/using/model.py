@@ -2,14 +2,17 @@
 
     photos/
       model.json            what it is: see `About`; `sha256` is that of everything else in this file
-      weights.safetensors   adapter.<name> of the adapter; text [C, D]; conformal.<method> [n], of validation rows
+      weights.safetensors   adapter.<name> of the adapter; text [C, D]; conformal.<method> [n], of validation rows;
+                            shots.image [N, D] float16, shots.label [N], shots.path: what it was fitted on
       README.md             the model card
+      model.onnx            where it was asked for
 
-Opening a folder checks every byte of the first two files. A folder appears whole or not at all.
+Opening a folder checks every byte of all but the card. A folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -32,11 +35,11 @@ from mma.cache.durable import PARTIAL, sha256, sync_tree
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
 from mma.pipeline.json_text import to_json
-from mma.pipeline.regular_files import parse_json, read_regular
+from mma.pipeline.regular_files import open_regular, parse_json, read_regular
 
 SCHEMA = "mma-model"
 VERSION = 1
-ABOUT, WEIGHTS, CARD = "model.json", "weights.safetensors", "README.md"
+ABOUT, WEIGHTS, CARD, ONNX = "model.json", "weights.safetensors", "README.md", "model.onnx"
 METHODS = ("lac", "aps")  # of conformal sets
 MOST_WEIGHTS = 2**33  # bytes
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -46,6 +49,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("rows", "dim"), int),
     "logit_scale": (int, float),
     "calibration": (dict, type(None)),
+    "onnx": (dict, type(None)),
     "code": (str, type(None)),
 }
 OF_ENCODER = ("weights_sha256", "quick_gelu", "precision", "preprocess", "embedding")  # of a fingerprint: must agree
@@ -83,11 +87,21 @@ class About:
     validation: dict[str, Any]  # figures from validation rows; {} where there were none
     calibration: Calibration | None
     weights_sha256: str
+    onnx: dict[str, Any] | None = None  # of model.onnx: its inputs, operator set, distance from torch, SHA-256
 
     @property
     def shapes(self) -> Shapes:
         """Those of the adapter."""
         return Shapes(self.rows, len(self.classnames), self.dim)
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """The images that a model was fitted on."""
+
+    image: Tensor  # [N, D] unit, float16
+    label: Tensor  # [N] int64
+    paths: list[str]  # [N] as the cache has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +112,7 @@ class Model:
     adapter: Adapter
     text: Tensor  # [C, D] unit
     scores: Mapping[str, NDArray[np.float64]]  # method -> [n] sorted nonconformity of validation rows
+    shots: Shots | None = None  # None: fitted on none, or left out
 
     @cached_property
     def class_free(self) -> bool:
@@ -154,8 +169,9 @@ def make_about(adapter: Adapter, name: str, **given: Any) -> About:
     )
 
 
-def write_model(model: Model, card: str, folder: Path, *, force: bool = False) -> None:
-    """Write a model folder, whole: it is made beside its place, flushed to the disk and renamed.
+def write_model(model: Model, card: str, folder: Path, *, force: bool = False, onnx: bytes | None = None) -> None:
+    """Write a model folder, whole: it is made beside its place, flushed to the disk and renamed. `onnx` is the file
+    that `model.about.onnx` is about.
 
     Raises UsageError where something is in its place; with `force`, a model that is there is replaced.
     """
@@ -169,6 +185,8 @@ def write_model(model: Model, card: str, folder: Path, *, force: bool = False) -
         (draft / WEIGHTS).write_bytes(weights)
         (draft / ABOUT).write_bytes(_about_bytes({**asdict(model.about), "weights_sha256": sha256(weights)}))
         (draft / CARD).write_text(card, encoding="utf-8")
+        if onnx is not None:
+            (draft / ONNX).write_bytes(onnx)
         sync_tree(draft)
         if folder.exists():
             was = folder.with_name(f".{folder.name}.{os.getpid()}.was")
@@ -220,12 +238,36 @@ def open_model(folder: Path, device: str = "cpu") -> Model:
     except (TypeError, AdapterError) as error:
         raise UsageError(f"{folder}: {error}") from error
     scores = {method: tensors[f"conformal.{method}"].cpu().numpy() for method in METHODS if about.calibration}
-    return Model(about, adapter, text, scores)
+    _check_onnx(folder, about)
+    return Model(about, adapter, text, scores, _shots(tensors))
+
+
+def _check_onnx(folder: Path, about: About) -> None:
+    """UsageError where model.onnx is not the file that model.json is about."""
+    if about.onnx is None:
+        return
+    try:
+        with open_regular(folder / ONNX) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{folder / ONNX} cannot be read ({error.strerror or error}): export it again") from error
+    if found != about.onnx.get("sha256"):
+        raise UsageError(f"{folder / ONNX} is not what {ABOUT} was written with (its SHA-256): export it again")
+
+
+def _shots(tensors: Mapping[str, Tensor]) -> Shots | None:
+    if "shots.image" not in tensors:
+        return None
+    paths = parse_json(tensors["shots.path"].cpu().numpy().tobytes().decode())
+    return Shots(tensors["shots.image"], tensors["shots.label"], paths)
 
 
 def _weights(model: Model) -> bytes:
     tensors = {f"adapter.{name}": tensor.contiguous().cpu() for name, tensor in model.adapter.state_dict().items()}
     tensors |= {f"conformal.{method}": torch.from_numpy(scores) for method, scores in model.scores.items()}
+    if shots := model.shots:
+        paths = torch.frombuffer(bytearray(to_json(shots.paths).encode()), dtype=torch.uint8)
+        tensors |= {"shots.image": shots.image.cpu(), "shots.label": shots.label.cpu(), "shots.path": paths}
     return safetensors.torch.save({**tensors, "text": model.text.contiguous().cpu()})
 
 

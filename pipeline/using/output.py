@@ -1,8 +1,8 @@
 """Answers as lines: a table for people, CSV or JSON lines for programs; printed, or in a file that continues.
 
 A file is `<name>.partial` until it is whole, beside a note of what it answers; each batch is appended. The same command
-goes on behind its last whole line, after looking whether its rows are the first ones that are asked about. CSV has a
-set of classes as a JSON list.
+goes on behind its last whole line, after looking whether its rows are the first ones that are asked about. CSV has
+sets of classes, margins and the nearest shots as JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mma.pipeline.using.score import Prediction, Scorer
 
 PARTIAL = ".partial"
 NOTE = ".partial.json"
+SHOWN = 5  # margins, in a table
 
 
 class Lines:
@@ -37,13 +38,14 @@ class Lines:
         self.value = "score" if scorer.temperature is None else "probability"
         self.top = min(scorer.top, len(scorer.classnames))
         self.abstains, self.sets = scorer.threshold is not None, METHODS if scorer.coverage is not None else ()
+        self.why = ("margins", "nearest") if scorer.why else ()
 
     def head(self) -> str:
         """What comes before the first answer."""
         if self.form != "csv":
             return ""
         names = [word for n in range(1, self.top + 1) for word in (_numbered("class", n), _numbered(self.value, n))]
-        return _csv(["path", *names, *(["abstained"] if self.abstains else []), *self.sets, "reason"])
+        return _csv(["path", *names, *(["abstained"] if self.abstains else []), *self.sets, *self.why, "reason"])
 
     def line(self, answer: Prediction) -> str:
         """One answer, with its end of line."""
@@ -54,7 +56,8 @@ class Lines:
         top: list[Any] = [part for pair in answer.top for part in pair] or [None] * (2 * self.top)
         abstained = ["" if answer.reason else str(answer.abstained).lower()] if self.abstains else []
         sets = ["" if answer.reason else to_json(answer.sets[method]) for method in self.sets]
-        return _csv([answer.path, *top, *abstained, *sets, answer.reason])
+        why = ["" if answer.reason else to_json(value) for value in _why(answer).values()] or [""] * len(self.why)
+        return _csv([answer.path, *top, *abstained, *sets, *why, answer.reason])
 
     def _record(self, answer: Prediction) -> dict[str, Any]:
         if answer.reason is not None:
@@ -63,7 +66,7 @@ class Lines:
         record["top"] = [{"class": name, self.value: value} for name, value in answer.top]
         if self.abstains:
             record["abstained"] = answer.abstained
-        return {**record, **answer.sets}
+        return {**record, **answer.sets, **_why(answer)}
 
     def _words(self, answer: Prediction) -> str:
         if answer.reason is not None:
@@ -72,7 +75,13 @@ class Lines:
         words = [", ".join(f"{name} {100 * value:.1f} {unit}" for name, value in answer.top)]
         words += ["abstains"] if answer.abstained else []
         words += [f"{method}: {', '.join(held)}" for method, held in answer.sets.items()]
-        return f"{answer.path}  {'  '.join(words)}"
+        lines = [f"{answer.path}  {'  '.join(words)}"]
+        if answer.why:
+            margins = [f"{name} by {value:.2f}" for name, value in answer.why.margins[:SHOWN]]
+            lines.append(f"    above {', '.join(margins)}")
+            near = [f"{path} ({name}, {value:.3f})" for path, name, value in answer.why.shots]
+            lines += [f"    nearest {', '.join(near)}"] if near else []
+        return "\n".join(lines)
 
 
 class Printed:
@@ -200,6 +209,14 @@ def _cut(file: Path) -> None:
             end = start
         if end < size:
             stream.truncate(end)
+
+
+def _why(answer: Prediction) -> dict[str, Any]:
+    """The margin over every other class, and the nearest shots; nothing where it was not asked."""
+    if answer.why is None:
+        return {}
+    shots = [{"path": path, "class": name, "cosine": value} for path, name, value in answer.why.shots]
+    return {"margins": dict(answer.why.margins), "nearest": shots}
 
 
 def _csv(values: Sequence[Any]) -> str:

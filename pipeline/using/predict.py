@@ -76,6 +76,7 @@ def make_scorer(model: Model, encoder: Encoder, settings: PredictSettings) -> Sc
         "top": settings.top,
         "threshold": settings.threshold,
         "coverage": settings.coverage,
+        "why": settings.why,
     }
     if settings.classes is None:
         return Scorer(model, model.about.classnames, model.text, **asked)
@@ -131,6 +132,7 @@ def _note(model: Model, scorer: Scorer, settings: PredictSettings) -> dict[str, 
         "top": settings.top,
         "threshold": settings.threshold,
         "coverage": settings.coverage,
+        "why": settings.why,
         "embeddings": settings.embeddings.name if settings.embeddings else None,
     }
 
@@ -140,6 +142,8 @@ def _say(console: Console, scorer: Scorer, total: int, unread: int, first: str, 
         console.print(f"{unread:,} of {total:,} images could not be used, such as {first}", markup=False)
     if abstained:
         console.print(f"{abstained:,} answers are below the threshold: it abstains", markup=False)
+    if scorer.why and scorer.model.shots is None:
+        console.print("note: the model holds no shots: it was fitted on none, or they were left out", markup=False)
     if scorer.temperature is None:
         why = (
             "of other classes than the model's" if not scorer.own else "its validation images determine no temperature"

@@ -12,6 +12,7 @@ from mma.pipeline.options import Option, checked, numbers, short
 from mma.pipeline.regular_files import read_lines
 
 FIT, RUN, OUTPUT, WHAT, ANSWER, MODEL = "Fit", "Or a fit that is there", "Output", "What", "Answer", "Model"
+ONNX = "ONNX"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 FORMATS = ("table", "csv", "jsonl")
 ALL = "all"
@@ -44,9 +45,23 @@ class ExportSettings:
     seed: Annotated[int, Option("Of the run, or of the fit.", RUN, least=0)] = 0
     device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
     force: Annotated[bool, Option("Replace a model that is there.", OUTPUT)] = False
+    without_shots: Annotated[bool, Option("Leave out what `mma predict --why` names.", OUTPUT)] = False
+    onnx: Annotated[
+        str | None, Option("Also model.onnx, from embeddings or from pixels.", ONNX, choices=("embeddings", "pixels"))
+    ] = None
+    class_texts: Annotated[
+        str, Option("Of the ONNX file: baked in, or one more input.", ONNX, choices=("baked", "input"))
+    ] = "baked"
+    clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", ONNX)] = None
+    pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", ONNX)] = None
 
     def __post_init__(self) -> None:
         checked(self)
+        if self.onnx is None and self.class_texts != "baked":
+            raise UsageError("`class_texts` is of an ONNX file: give `onnx=embeddings` too")
+        if self.onnx != "pixels" and (self.clip or self.pretrained):
+            name = "clip" if self.clip else "pretrained"
+            raise UsageError(f"`{name}` is of an ONNX file with the image tower: give `onnx=pixels` too")
         if self.run is None:
             missing = [name for name in ("cache", "adapter") if getattr(self, name) is None]
             if missing:
@@ -64,7 +79,7 @@ class PredictSettings:
     """What `mma predict` can be told. Raises UsageError for a value that cannot be."""
 
     model: Path  # a model folder
-    what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches; "-": paths on standard input
+    what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches, URLs; "-": paths on standard input
     split: Annotated[str | None, Option("Of a cache.", WHAT, shown="all")] = None
     root: Annotated[Path | None, Option("The folder below which a manifest's paths lie.", WHAT, shown="its own")] = None
     follow_links: Annotated[bool, Option("Read links that lead out of a folder.", WHAT)] = False
@@ -77,6 +92,8 @@ class PredictSettings:
     coverage: Annotated[
         float | None, Option("Also sets that hold the right class so often: 0.95.", ANSWER, least=0, most=1)
     ] = None
+
+    why: Annotated[bool, Option("Also the nearest shots, and the margin over every other class.", ANSWER)] = False
 
     clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", MODEL)] = None
     pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", MODEL)] = None

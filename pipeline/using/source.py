@@ -17,6 +17,7 @@ from mma.adapters.training import EVAL_BATCH
 from mma.cache import Cache, Chunk, Status, open_cache
 from mma.pipeline.datasets.base import Dataset
 from mma.pipeline.datasets.names import shown_path
+from mma.pipeline.datasets.remote import find_remote
 from mma.pipeline.datasets.unlabelled import Listed, Unlabelled, find_unlabelled, is_image
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import unit_images
@@ -91,9 +92,8 @@ class Cached:
                 rows = np.arange(max(first, start - before), min(first + EVAL_BATCH, len(data.path)))
                 if len(rows):
                     bad = {
-                        at: reasons.get(int(row), Status(int(data.status[row])).name.lower())
-                        for at, row in enumerate(rows)
-                        if data.status[row] != Status.OK
+                        int(at): reasons.get(int(rows[at]), Status(int(data.status[rows[at]])).name.lower())
+                        for at in np.flatnonzero(data.status[rows] != Status.OK)
                     }
                     image = unit_images(data.embedding[rows, 0], self.device)
                     yield Batch([data.path[int(row)] for row in rows], image, bad)
@@ -182,6 +182,9 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
         path = Path(what).expanduser()
         if what == STDIN:
             listed += _read_stdin()
+        elif "://" in what and (remote := find_remote(what)):
+            gather()
+            sources.append(Images(remote, encoder))
         elif "://" in what or (path / "zarr.json").is_file():
             gather()
             sources.append(_cached(what, settings, encoder))

@@ -309,3 +309,88 @@ def test_paths_come_on_standard_input(
     assert second == f"{tmp_path}/gone.jpg,,,No such file or directory"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     assert "no path came on standard input" in mma_here("predict", model, "-", "--clip", small_clip).stderr
+
+
+def test_why_names_the_nearest_shots_and_the_margin_over_every_class(
+    small_model: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    asked = {"split": "test", "why": True}
+    run(small_model, small_cache, out=tmp_path / "a.jsonl", **asked)
+    run(small_model, small_cache, out=tmp_path / "a.csv", **asked)
+    model, found = LoadedModel(small_model, device="cpu"), records(tmp_path / "a.jsonl")
+    cache = open_cache(small_cache)
+    known = {path: row for row, path in enumerate(cache.split("train").path)}
+    unit = {s: _unit(cache.split(s).embedding[:, 0].astype(np.float32)) for s in ("train", "test")}
+    logits = model.logits(unit["test"])
+    for row, answer in enumerate(found):
+        near, margins = answer["nearest"], answer["margins"]
+        assert isinstance(near, list)
+        assert isinstance(margins, dict)
+        wanted = [unit["train"][known[shot["path"]]] @ unit["test"][row] for shot in near]
+        assert [shot["cosine"] for shot in near] == pytest.approx(wanted, abs=2e-3)
+        assert wanted == sorted(wanted, reverse=True)
+        best = logits[row].max()
+        assert {**margins, answer["class"]: 0} == pytest.approx(
+            dict(zip(model.classnames, best - logits[row], strict=True)), abs=1e-4
+        )
+    with (tmp_path / "a.csv").open(newline="") as stream:
+        assert [json.loads(row["nearest"]) for row in csv.DictReader(stream)] == [a["nearest"] for a in found]
+    assert model.why(str(small_cache), split="test")[0].why is not None
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_shots_are_left_out_where_that_is_asked(small_cache: Path, tmp_path: Path) -> None:
+    folder = exported(tmp_path / "m", cache=str(small_cache), adapter="gda", shots=4, without_shots=True)
+    assert "the model holds no shots" in run(folder, small_cache, why=True, out=tmp_path / "a.csv")
+    (answer,) = LoadedModel(folder).predict_embeddings(np.eye(1, 32), why=True)
+    assert answer.why is not None
+    assert answer.why.shots == ()
+    assert len(answer.why.margins) == 6
+
+
+def test_images_at_urls_are_those_of_the_disk(loaded: LoadedModel, photos: Photos, small_model: Path) -> None:
+    import functools
+    import threading
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    import fsspec
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    folder, _ = photos
+    wanted = [answer.top for answer in loaded.predict(folder / "cat")]
+    assert [a.top for a in loaded.predict((folder / "cat").as_uri())] == wanted
+    memory = fsspec.filesystem("memory")
+    for file in sorted((folder / "cat").iterdir()):
+        memory.pipe(f"/cat/{file.name}", file.read_bytes())
+    memory.pipe("/bad/a.jpg", b"no image")
+    assert [a.top for a in loaded.predict("memory://cat")] == wanted
+    (bad,) = loaded.predict("memory://bad/a.jpg")
+    assert (bad.path, bad.reason) == ("memory:///bad/a.jpg", "not an image file that can be read")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        where = f"http://127.0.0.1:{server.server_port}"
+        assert [a.top for a in loaded.predict(f"{where}/cat")] == wanted
+        assert [a.top for a in loaded.predict(f"{where}/cat/3.jpg")] == [
+            loaded.predict(folder / "cat" / "3.jpg")[0].top
+        ]
+        for url in (f"{where}/none", f"{where}/none.jpg", "memory://nothing", "gopher://cat"):
+            with pytest.raises(UsageError, match=url.partition(":")[0]) as refused:
+                loaded.predict(url)
+            assert "\n" not in str(refused.value)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_encoded_images_at_hand_are_answered_as_files(loaded: LoadedModel, photos: Photos) -> None:
+    files = sorted((photos[0] / "cat").iterdir())
+    good, bad = loaded.predict_bytes([files[0].read_bytes(), b"no image"])
+    assert good.top == loaded.predict(files[0])[0].top
+    assert bad.reason == "not an image file that can be read"
