@@ -12,7 +12,18 @@ from mma.cache.lock import refuse_if_locked
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
 from mma.cache.repair import RepairReport, mend
-from mma.cache.schema import FEATURES, SIDES, VERSION, Chunk, Fingerprint, Header, Status, check_name, fingerprint_diff
+from mma.cache.schema import (
+    FEATURES,
+    SIDES,
+    VERSION,
+    WITHOUT_FEATURES,
+    Chunk,
+    Fingerprint,
+    Header,
+    Status,
+    check_name,
+    fingerprint_diff,
+)
 from mma.cache.verify import Fault, VerifyReport, verify
 from mma.cache.writer import CacheWriter
 
@@ -21,6 +32,7 @@ __all__ = [
     "PROJECTION",
     "SIDES",
     "VERSION",
+    "WITHOUT_FEATURES",
     "Bundle",
     "Cache",
     "CacheDiff",

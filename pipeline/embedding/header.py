@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from mma.cache import VERSION, Header, ManifestSplit
+from mma.cache import VERSION, WITHOUT_FEATURES, Header, ManifestSplit
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.checks import noise_of
 from mma.pipeline.embedding.chunk import rows_in_chunk
@@ -102,7 +102,8 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         fingerprint=fingerprint,
         notes=list(dataset.notes),
         source=source,
-        **({"penultimate": widths, "version": VERSION} if (widths := clip.widths) else {}),
+        penultimate=clip.widths,
+        version=VERSION if clip.widths else WITHOUT_FEATURES,
     )
 
 
