@@ -12,6 +12,10 @@ and then chooses on validation rows the hyper-parameters that were left open, if
 The recipes of an adapter have names: `published` is its own authors', `clip-mma` that repository's reproduction,
 `validated` ours, where there is none to take: it stops on validation loss. The first is the default.
 
+Features before the projection: an adapter whose `reads` is "penultimate" is given, wherever others are given
+embeddings, what the towers have before their last linear layer, as it is: images [B, W_image], and one vector [W_text]
+of each class, whose projection points where the class's embedding does. `Support.projections` are the two layers.
+
 A saved adapter is restored by `build` and the stored tensors, without a support. What an author does for that: `build`
 makes every parameter and registers every buffer from `Shapes` alone, a buffer of a size that they do not tell as
 torch's `nn.UninitializedBuffer()`; `start` computes what is in them.
@@ -42,6 +46,26 @@ class AdapterError(ValueError):
 
 
 @dataclass(frozen=True)
+class Projection:
+    """The last linear layer of a tower: features [..., W] -> embeddings [..., D], not of unit length."""
+
+    weight: Tensor  # [W, D]
+    bias: Tensor  # [D]; 0 where the layer has none
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Embeddings [..., D] of features [..., W]."""
+        return features @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Those of both towers, frozen."""
+
+    image: Projection
+    text: Projection
+
+
+@dataclass(frozen=True)
 class Support:
     """The few-shot training rows, and all else an adapter may look at before its first step."""
 
@@ -52,6 +76,14 @@ class Support:
     views: Tensor | None = None  # [N, V, D] unit, view 0 = `image`; for adapters whose `uses_views` is "train"
     new_classes: bool = False  # whether classes without shots will be scored too: what an adapter may choose for
     seed: int | None = None  # of what `build` draws; None: torch's global generator, as it stands
+    projections: Projections | None = (
+        None  # of an adapter that `reads` penultimate features, which has these for images
+    )
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return (self.text if self.projections is None else self.projections.text.weight).shape[1]
 
 
 @dataclass(frozen=True)
@@ -61,11 +93,14 @@ class Shapes:
     rows: int  # N of the support; 0 for an adapter that looks at no shots
     classes: int  # C
     dim: int  # D
+    widths: tuple[int, int] | None = None  # W of images and of texts, of an adapter that reads penultimate features
 
     @classmethod
     def of(cls, support: Support) -> Shapes:
         """Those of an adapter that is fitted on `support`."""
-        return cls(len(support.image), *support.text.shape)
+        layers = support.projections
+        widths = (len(layers.image.weight), len(layers.text.weight)) if layers else None
+        return cls(len(support.image), len(support.text), support.dim, widths)
 
 
 @dataclass(frozen=True)
@@ -115,6 +150,7 @@ class Adapter(nn.Module):
     seeded: ClassVar[bool] = True  # whether the seed decides anything: draws of shots, weights, or batches
     transductive: ClassVar[Literal["no", "stream", "batch"]] = "no"  # a row's logits depend on earlier rows / all rows
     uses_views: ClassVar[Literal["no", "train", "test"]] = "no"  # "train": Support.views; "test": image is [B, V, D]
+    reads: ClassVar[Literal["final", "penultimate"]] = "final"  # "penultimate": see `Features before the projection`
     tunes: ClassVar[Mapping[str, Sequence[float]]] = {}  # option -> what is tried on validation rows if it is None
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {"default": NamedRecipe(Recipe(), "the defaults of Recipe")}
     recipe = DefaultRecipe()
@@ -142,7 +178,12 @@ class Adapter(nn.Module):
         hold at first: `self.weight.copy_(...)` for a parameter, `self.shots = ...` for a buffer. Only `build` draws
         from torch's global generator: the rest of a start may run beside that of other fits.
         """
-        self.check(support.text.shape[1], self.recipe)
+        if self.reads == "penultimate" and support.projections is None:
+            raise AdapterError(
+                f"{type(self).__name__} works on features before the towers' last layer, and is given embeddings "
+                "alone: `mma fit` has both, from a cache made with `mma embed --features penultimate`"
+            )
+        self.check(support.dim, self.recipe)
         self.logit_scale = support.logit_scale
         with seeded(support.seed, support.text.device):
             self.build(Shapes.of(support))

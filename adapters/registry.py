@@ -23,8 +23,10 @@ from mma.adapters.mm_mlp import MultiModalMLP
 from mma.adapters.mma import MultiModalAdapter
 from mma.adapters.options import options_of
 from mma.adapters.proker import ProximalKernelRidge
+from mma.adapters.prolip import ProLIP
 from mma.adapters.rada import RAda
 from mma.adapters.rada_adapter import RAdaAdapter
+from mma.adapters.rada_projections import RAdaProjections
 from mma.adapters.rada_ttt import RAdaTestTime
 from mma.adapters.rla import RegularisedLinear
 from mma.adapters.ss_text import SimpleShotText
@@ -43,6 +45,8 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "rada": RAda,
     "rada-adapter": RAdaAdapter,
     "rla": RegularisedLinear,
+    "prolip": ProLIP,
+    "rada-projections": RAdaProjections,
     # learned, per class
     "linear-probe": LinearProbe,
     "taskres": TaskRes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import safetensors.torch
@@ -32,7 +32,7 @@ def to_bytes(adapter: Adapter) -> bytes:
         **_named(adapter),
         "options": adapter.options(),
         "logit_scale": adapter.logit_scale,
-        **asdict(adapter.shapes),
+        **{name: value for name, value in asdict(adapter.shapes).items() if value is not None},
     }
     tensors = {name: tensor.contiguous().cpu() for name, tensor in adapter.state_dict().items()}
     # One entry, since several are written in an order of their own each time: equal adapters are equal bytes.
@@ -47,7 +47,7 @@ def from_bytes(data: bytes) -> Adapter:
     try:
         header = _header(data)
         adapter = _class_of(header)(**header["options"])
-        shapes = Shapes(*(int(header[field.name]) for field in fields(Shapes)))
+        shapes = Shapes(int(header["rows"]), int(header["classes"]), int(header["dim"]), _widths(header))
         adapter.logit_scale = float(header["logit_scale"])
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, TypeError, ValueError, struct.error) as error:
@@ -68,6 +68,13 @@ def restored(adapter: Adapter, name: str, shapes: Shapes, tensors: dict[str, Ten
         if buffer.is_meta and not is_lazy(buffer):
             raise AdapterError(f"{name} makes {key} in `build` and does not save it: make it in `__init__`")
     return adapter.eval()
+
+
+def _widths(header: dict[str, Any]) -> tuple[int, int] | None:
+    if "widths" not in header:
+        return None
+    image, text = header["widths"]
+    return int(image), int(text)
 
 
 def _named(adapter: Adapter) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mma.adapters.base import Support, unit
+from mma.adapters.base import Projection, Projections, Support, unit
 from mma.adapters.training import Labelled
 
 
@@ -49,5 +49,11 @@ def toy(
     if views is not None:
         others = train.image[:, None].double() + 0.3 * gaussian(len(train.label), views - 1, dim) / dim**0.5
         seen = torch.cat([train.image[:, None], unit(others).to(dtype)], dim=1)
-    support = Support(train.image, train.label, text[:classes], 100.0, seen)
+    layers = Projections(identity(dim, dtype), identity(dim, dtype))  # so all rows are penultimate features, too
+    support = Support(train.image, train.label, text[:classes], 100.0, seen, projections=layers)
     return Toy(support, validation, test, text[classes:], rows(4, centre[classes:]))
+
+
+def identity(dim: int, dtype: torch.dtype) -> Projection:
+    """The layer that changes nothing."""
+    return Projection(torch.eye(dim, dtype=dtype), torch.zeros(dim, dtype=dtype))

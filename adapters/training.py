@@ -49,7 +49,7 @@ def fit(
     last. Hyper-parameters left open are chosen on `validation` too: before training, from the starting weights, and
     again after it. Raises AdapterError where they are open and there is none, and where the loss is no longer finite.
     """
-    adapter.check(support.text.shape[1], recipe)
+    adapter.check(support.dim, recipe)
     undecided = adapter.open_options()
     if undecided and validation is None:
         names = ", ".join(undecided)

@@ -9,13 +9,30 @@ from mma.cache.importer import FoundEmbeddings, import_found, import_npz
 from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.lock import refuse_if_locked
+from mma.cache.projection import PROJECTION, Projection
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
 from mma.cache.repair import RepairReport, mend
-from mma.cache.schema import Chunk, Fingerprint, Header, Status, check_name, fingerprint_diff
+from mma.cache.schema import (
+    FEATURES,
+    SIDES,
+    VERSION,
+    WITHOUT_FEATURES,
+    Chunk,
+    Fingerprint,
+    Header,
+    Status,
+    check_name,
+    fingerprint_diff,
+)
 from mma.cache.verify import Fault, VerifyReport, verify
 from mma.cache.writer import CacheWriter
 
 __all__ = [
+    "FEATURES",
+    "PROJECTION",
+    "SIDES",
+    "VERSION",
+    "WITHOUT_FEATURES",
     "Bundle",
     "Cache",
     "CacheDiff",
@@ -28,6 +45,7 @@ __all__ = [
     "FoundEmbeddings",
     "Header",
     "ManifestSplit",
+    "Projection",
     "RepairReport",
     "SplitData",
     "Status",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,17 @@ from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.reader import Cache, SplitData
 from mma.cache.root import TEXT
-from mma.cache.schema import CONTENT, Header, Status, check_name, header_fault, label_fault, text_fault
+from mma.cache.schema import (
+    CONTENT,
+    FEATURES,
+    WITHOUT_FEATURES,
+    Header,
+    Status,
+    check_name,
+    header_fault,
+    label_fault,
+    text_fault,
+)
 from mma.cache.writer import CacheWriter
 
 
@@ -83,6 +93,8 @@ class Bundle:
 
 def _about_fault(header: Header, known: Mapping[str, Any]) -> str | None:
     """What is wrong with the failures and prompt sets of an export, or None."""
+    if header.penultimate:
+        return "it says that it has penultimate features, which exports have not"
     codes = set(Status) - {Status.OK, Status.PENDING}
     for split, found in known["failures"].items():
         rows = [row for row, _, _ in found]
@@ -100,7 +112,7 @@ def _about_fault(header: Header, known: Mapping[str, Any]) -> str | None:
 
 
 def read_bundle(cache: Cache) -> Bundle:
-    """A whole cache. CacheError where it is not complete, or damaged."""
+    """A whole cache, without its penultimate features. CacheError where it is not complete, or damaged."""
     if not cache.complete:
         raise CacheError(f"{cache.location} is not complete: finish it with the same `mma embed` first")
     texts = {}
@@ -109,7 +121,11 @@ def read_bundle(cache: Cache) -> Bundle:
         texts[name] = BundledText(data.templates, data.embedding, cache.journal[TEXT + name].about.get("texts"))
     splits = {split: cache.split(split) for split in cache.header.rows}
     content = {split: cache.content(split) for split in cache.header.rows if cache.header.has_content}
-    return Bundle(cache.header, splits, cache.failures(), texts, content)
+    header = cache.header
+    if header.penultimate:
+        known = {name: value for name, value in header.fingerprint.items() if name != FEATURES}
+        header = replace(header, penultimate=None, version=WITHOUT_FEATURES, fingerprint=known)
+    return Bundle(header, splits, cache.failures(), texts, content)
 
 
 def write_bundle(bundle: Bundle, out: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mma.cache.reader import Cache, SplitData
 from mma.cache.schema import fingerprint_diff, names_of
 
-PLAIN = ("dataset", "dim", "dtype", "logit_scale")  # of the header
+PLAIN = ("dataset", "dim", "dtype", "logit_scale", "penultimate")  # of the header
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def diff_caches(a: Cache, b: Cache) -> CacheDiff:
     for split in a.header.rows:
         if split in b.header.rows:
             _diff_split(split, a, b, found)
+    if a.header.penultimate and a.header.penultimate == b.header.penultimate:
+        _diff_projections(a, b, found)
     found.rows.extend(_sets("prompt set", a.prompts, b.prompts))
     for name in a.prompts:
         if name in b.prompts:
@@ -93,6 +95,17 @@ def _diff_split(split: str, a: Cache, b: Cache, found: CacheDiff) -> None:
     if len(changed):
         found.rows.append(f"{split}: {len(changed)} rows are of other image bytes, the first is {names[changed[0]]}")
     _compare(f"image/{split}", one.embedding[rows], two.embedding[others], names, found)
+    if a.header.penultimate and b.header.penultimate:
+        left, right = a.penultimate(split)[rows], b.penultimate(split)[others]
+        _compare(f"image/{split}, penultimate", left, right, names, found)
+
+
+def _diff_projections(a: Cache, b: Cache, found: CacheDiff) -> None:
+    others = b.projections()
+    for side, one in a.projections().items():
+        two = others[side]
+        if not np.array_equal(one.weight, two.weight) or not np.array_equal(one.bias, two.bias):
+            found.header.append(f"projection of {side}: other weights in A than in B")
 
 
 def _diff_text(name: str, a: Cache, b: Cache, found: CacheDiff) -> None:
@@ -105,6 +118,9 @@ def _diff_text(name: str, a: Cache, b: Cache, found: CacheDiff) -> None:
     others = [at[a.header.classnames[row]] for row in rows]
     names = [a.header.classnames[row] for row in rows]
     _compare(f"text/{name}", one.embedding[rows], two.embedding[others], names, found)
+    if a.header.penultimate and b.header.penultimate:
+        left, right = a.text_penultimate(name)[rows], b.text_penultimate(name)[others]
+        _compare(f"text/{name}, penultimate", left, right, names, found)
 
 
 def _compare(what: str, left: NDArray[Any], right: NDArray[Any], names: Sequence[str], found: CacheDiff) -> None:

@@ -18,7 +18,7 @@ STEPS = (
     "create.rename",  # the draft becomes the cache
     "chunk.write",  # embeddings and status of a chunk
     "chunk.sync",
-    "text.write",  # a prompt set
+    "text.write",  # a prompt set, or the projections
     "text.sync",
     "journal.append",  # a unit is done
     "journal.compact",  # the journal in its final order

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec
 
 from mma.cache.errors import CacheError
+from mma.cache.projection import PROJECTION
 from mma.cache.root import TEXT
 from mma.cache.schema import CONTENT, Header, Status, check_name
 
@@ -33,6 +34,9 @@ def lay_out_arrays(root: zarr.Group, header: Header, manifest: Mapping[str, Mani
         shape = (rows, header.views[split], header.dim)
         chunk = (min(header.chunk, rows), *shape[1:])
         create_array(root, f"{folder}/embedding", shape, chunk, np.dtype(header.dtype), np.nan)
+        if header.penultimate:
+            wide = (*shape[:2], header.penultimate["image"])
+            create_array(root, f"{folder}/penultimate", wide, (chunk[0], *wide[1:]), np.dtype(header.dtype), np.nan)
         create_array(root, f"{folder}/status", shape[:1], chunk[:1], np.uint8, Status.PENDING)
         if header.has_content:
             create_array(root, f"{folder}/content", (rows, CONTENT), (chunk[0], CONTENT), np.uint8, 0)
@@ -53,11 +57,23 @@ def lay_out_arrays(root: zarr.Group, header: Header, manifest: Mapping[str, Mani
             path[:] = np.array(manifest[split].paths, dtype=np.dtypes.StringDType())
 
 
-def lay_out_text(root: zarr.Group, name: str, shape: tuple[int, int, int], templates: Sequence[str]) -> zarr.Array:
-    """Create the array [C, P, D] of a prompt set: one chunk."""
+def lay_out_text(root: zarr.Group, name: str, header: Header, templates: Sequence[str]) -> None:
+    """Create the arrays of a prompt set: `embedding` [C, P, D], and `penultimate` [C, P, W] if the cache has such."""
     folder = f"{TEXT}{name}"
     root.require_group(folder).attrs.put({"templates": list(templates)})
-    return create_array(root, f"{folder}/embedding", shape, shape, np.float32, np.nan)
+    widths = {"embedding": header.dim} | ({"penultimate": header.penultimate["text"]} if header.penultimate else {})
+    for part, width in widths.items():
+        shape = (len(header.classnames), len(templates), width)
+        create_array(root, f"{folder}/{part}", shape, shape, np.float32, np.nan)
+
+
+def lay_out_projections(root: zarr.Group, header: Header) -> None:
+    """Create the arrays of the towers' last layers."""
+    root.require_group(PROJECTION)
+    for side, width in (header.penultimate or {}).items():
+        root.require_group(f"{PROJECTION}/{side}")
+        for part, shape in (("weight", (width, header.dim)), ("bias", (header.dim,))):
+            create_array(root, f"{PROJECTION}/{side}/{part}", shape, shape, np.float32, np.nan)
 
 
 def create_array(

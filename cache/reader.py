@@ -24,8 +24,9 @@ from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, JournalEntry, read_journal
+from mma.cache.projection import PROJECTION, Projection
 from mma.cache.root import TEXT, Root
-from mma.cache.schema import CONTENT, Header, Status, label_fault, text_fault
+from mma.cache.schema import CONTENT, SIDES, Header, Status, label_fault, text_fault
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,52 @@ class Cache:
             raise CacheError(f"{self.location}: prompt set {prompts!r}: texts {fault}: run `mma cache verify` on it")
         return TextData([str(t) for t in self.journal[TEXT + prompts].about["templates"]], embedding)
 
+    def penultimate(self, split: str) -> NDArray[np.floating]:
+        """The features of a split before the projection [N, V, W], as stored. CacheError as for `split`, and where the
+        cache has none.
+        """
+        self._check_penultimate()
+        if split not in self.header.rows:
+            raise self._no_split(split)
+        found: NDArray[np.floating] = self._load(f"image/{split}/penultimate")
+        return found
+
+    def text_penultimate(self, prompts: str) -> NDArray[np.float32]:
+        """The features of a prompt set before the projection [C, P, W]. CacheError as for `penultimate`."""
+        self._check_penultimate()
+        if prompts not in self.prompts:
+            raise self._no_prompts(prompts)
+        found: NDArray[np.float32] = self._load(f"{TEXT}{prompts}/penultimate")
+        return found
+
+    def projections(self) -> dict[str, Projection]:
+        """The last layers of the towers, `image` and `text`. CacheError as for `penultimate`."""
+        self._check_penultimate()
+        return {
+            side: Projection(*(self._load(f"{PROJECTION}/{side}/{part}") for part in ("weight", "bias")))
+            for side in SIDES
+        }
+
+    def _check_penultimate(self) -> None:
+        if self.header.penultimate is None:
+            raise CacheError(
+                f"{self.location} has no features before the projection: make a cache with them, "
+                "`mma embed --features penultimate`"
+            )
+
     def digest(self, splits: Iterable[str], prompts: str | None) -> str:
         """Twelve hexadecimal digits that identify the numbers of these splits and this prompt set.
 
-        A hash of the journal's SHA-256 of every stored file of embeddings, labels, statuses and texts, of the class
-        names and of the logit scale. Copies of a cache have the same digest; where any of these bytes differ, they have
-        another, whatever the fingerprints say. That of an unfinished cache covers what is done, and changes as more
-        is. CacheError where the cache has no such split or prompt set.
+        A hash of the journal's SHA-256 of every stored file of embeddings, penultimate features, projections, labels,
+        statuses and texts, of the class names and of the logit scale. Copies of a cache have the same digest; where any
+        of these bytes differ, they have another, whatever the fingerprints say. That of an unfinished cache covers what
+        is done, and changes as more is. CacheError where the cache has no such split or prompt set.
         """
-        folders = []
+        folders = [f"{PROJECTION}/"]
         for split in sorted(set(splits)):
             if split not in self.header.rows:
                 raise self._no_split(split)
-            folders += [f"image/{split}/{array}/" for array in ("embedding", "label", "status")]
+            folders += [f"image/{split}/{array}/" for array in ("embedding", "penultimate", "label", "status")]
         if prompts is not None:
             if prompts not in self.prompts:
                 raise self._no_prompts(prompts)

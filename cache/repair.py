@@ -20,8 +20,9 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, parse_journal
 from mma.cache.killpoint import step
-from mma.cache.layout import ManifestSplit, lay_out_arrays, lay_out_text
+from mma.cache.layout import ManifestSplit, lay_out_arrays, lay_out_projections, lay_out_text
 from mma.cache.lock import CacheLock
+from mma.cache.projection import PROJECTION
 from mma.cache.root import ROOT, TEXT
 from mma.cache.schema import Header
 from mma.cache.verify import Fault, VerifyReport, verify
@@ -67,10 +68,11 @@ def mend(
             restored += _mend_layout(writer, checked, left, manifest)
         lost = list(dict.fromkeys(fault.unit for fault in left if fault.file not in restored))
         if lost and can_compute is not None:
-            can_compute(writer.header, not all(unit.startswith(TEXT) for unit in lost))
+            can_compute(writer.header, not all(unit.startswith((TEXT, PROJECTION)) for unit in lost))
         if lost:
             writer.forget(lost)
-        to_compute = [chunk.unit for chunk in writer.pending()] + [TEXT + name for name in writer.pending_text()]
+        to_compute = [PROJECTION] if writer.pending_projections() else []
+        to_compute += [chunk.unit for chunk in writer.pending()] + [TEXT + name for name in writer.pending_text()]
         if not to_compute:
             writer.finish()
         return RepairReport(checked.faults, restored, to_compute, writer.complete)
@@ -127,9 +129,9 @@ def _mend_layout(writer: CacheWriter, checked: VerifyReport, left: list[Fault], 
         header = writer.header
         for unit, entry in parse_journal(checked.journal)[0].items():
             if unit.startswith(TEXT):
-                templates = entry.about["templates"]
-                shape = (len(header.classnames), len(templates), header.dim)
-                lay_out_text(root, unit.removeprefix(TEXT), shape, templates)
+                lay_out_text(root, unit.removeprefix(TEXT), header, entry.about["templates"])
+        if header.penultimate:
+            lay_out_projections(root, header)
         restored = []
         for fault in left:
             file = draft / fault.file

@@ -11,10 +11,19 @@
       text/<prompt set>/embedding       [C, P, D] float32, one row per class and template, not normalised; a class with
                                         fewer sentences than others has rows of NaN at its end
 
-One chunk of `embedding`, `status` and `content` is one unit of work: a fixed number of rows, written once. Chunks are
-uncompressed with a CRC-32C behind each. What is not written reads as NaN, -1 or `Status.PENDING`, never as a value.
+With penultimate features, what the two towers give before their last linear layer (see projection.py), there are also
 
-Version 1 had no `content`. Such a cache is read, mended and continued as what it is.
+      image/<split>/penultimate         [N, V, W_image], of the number type of `embedding`; NaN where that is NaN
+      text/<prompt set>/penultimate     [C, P, W_text] float32, likewise
+      projection/<side>/weight          [W, D] float32, of `image` and of `text`
+      projection/<side>/bias            [D] float32; 0 where the layer has none
+
+One chunk of `embedding`, `status`, `content` and `penultimate` is one unit of work: a fixed number of rows, written
+once. Chunks are uncompressed with a CRC-32C behind each. What is not written reads as NaN, -1 or `Status.PENDING`,
+never as a value.
+
+Version 1 had no `content`; version 3 has penultimate features, and version 2 has none. Each is read, mended and
+continued as what it is, and a cache without penultimate features is written as version 2.
 """
 
 from __future__ import annotations
@@ -31,8 +40,12 @@ from numpy.typing import NDArray
 from mma.cache.errors import CacheError
 
 SCHEMA = "mma-cache"
-VERSION = 2
+VERSION = 3  # the newest that is read
+WITHOUT_FEATURES = 2  # of a cache without penultimate features
 CONTENT = 32  # bytes of a row's content hash
+SIDES = ("image", "text")  # the two towers
+
+FEATURES = "features"  # of a fingerprint: "penultimate", where a cache has such
 
 Fingerprint = Mapping[str, Any]  # plain JSON data: everything that decides the embeddings
 
@@ -64,7 +77,8 @@ class Header:
     fingerprint: dict[str, Any]
     notes: list[str]  # what a reader should know, e.g. how the splits were made
     source: dict[str, Any]  # how to find the images and the model again, for `mma cache repair`; decides nothing
-    version: int = VERSION  # of the schema
+    penultimate: dict[str, int] | None = None  # side ("image", "text") -> W; None: there are no penultimate features
+    version: int = WITHOUT_FEATURES  # of the schema
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Header:
@@ -76,15 +90,19 @@ class Header:
             raise CacheError(
                 f"{where} has cache schema {version}; this mma reads up to {VERSION}: install a newer mma to use it"
             )
-        missing = [f.name for f in fields(cls) if f.name not in attributes]
+        names = [f.name for f in fields(cls) if f.name != "penultimate" or version > WITHOUT_FEATURES]
+        missing = [name for name in names if name not in attributes]
         if missing:
             lacking = ", ".join(missing)
             raise CacheError(f"{where} is damaged, its attributes lack {lacking}: run `mma cache verify` on it")
-        return cls(**{f.name: attributes[f.name] for f in fields(cls)})
+        return cls(**{name: attributes[name] for name in names})
 
     def to_attributes(self) -> dict[str, Any]:
         """The header as plain JSON data, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": self.version, **asdict(self)}
+        known = asdict(self)
+        if self.penultimate is None:
+            del known["penultimate"]
+        return {"schema": SCHEMA, "version": self.version, **known}
 
     @property
     def unlabelled(self) -> bool:
@@ -125,7 +143,11 @@ class Chunk:
         """Array -> its file, of the arrays that a unit of work writes."""
         folder = f"image/{self.split}"
         files = {"embedding": f"{folder}/embedding/c/{self.index}/0/0", "status": f"{folder}/status/c/{self.index}"}
-        return files | ({"content": f"{folder}/content/c/{self.index}/0"} if header.has_content else {})
+        if header.has_content:
+            files["content"] = f"{folder}/content/c/{self.index}/0"
+        if header.penultimate:
+            files["penultimate"] = f"{folder}/penultimate/c/{self.index}/0/0"
+        return files
 
 
 def header_fault(header: Header) -> str | None:
@@ -154,6 +176,8 @@ def header_fault(header: Header) -> str | None:
         "fingerprint": isinstance(header.fingerprint, dict),
         "notes": texts(header.notes),
         "source": isinstance(header.source, dict),
+        "penultimate": header.penultimate is None
+        or (counts(header.penultimate) and header.penultimate.keys() == set(SIDES)),
     }
     wrong = [name for name, right in sound.items() if not right]
     return f"its header has no usable {', '.join(wrong)}" if wrong else None

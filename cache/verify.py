@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mma.cache.durable import PARTIAL, sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, JournalEntry, parse_journal
+from mma.cache.projection import PROJECTION, Projection, product_fault
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import CONTENT, Chunk, Header, Status
+from mma.cache.schema import CONTENT, SIDES, Chunk, Header, Status
 
 READERS = 8  # files read and hashed at a time
 CRC = 4  # bytes behind every chunk
@@ -69,11 +71,13 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
     entries, _ = parse_journal(journal)
     chunks = {chunk.unit: chunk for chunk in root.header.chunks()}
     done = {unit: entry for unit, entry in entries.items() if entry.done}
+    projections = _projections(files, done, root.header)
     if root.complete:
-        faults += [Fault(unit, unit, "is not in the journal") for unit in chunks if unit not in done]
+        needed = [*chunks, *([PROJECTION] if root.header.penultimate else [])]
+        faults += [Fault(unit, unit, "is not in the journal") for unit in needed if unit not in done]
 
     def check(entry: JournalEntry) -> list[Fault]:
-        found = list(_unit_faults(files, entry, root.header, chunks.get(entry.unit)))
+        found = list(_unit_faults(files, entry, root.header, chunks.get(entry.unit), projections))
         advance(sum(sizes.get(file, 0) for file in entry.files))
         return found
 
@@ -81,7 +85,7 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
         for found in pool.map(check, done.values()):
             faults += found
     known = {ROOT, JOURNAL, SPARE, *(file for entry in entries.values() for file in entry.files)}
-    leftover = ("image/", TEXT) if not root.complete else ()  # of a crash: written again, or swept
+    leftover = ("image/", TEXT, f"{PROJECTION}/") if not root.complete else ()  # of a crash: written again, or swept
     strangers = [f for f in sizes if f not in known and not f.endswith(PARTIAL) and not f.startswith(leftover)]
     return VerifyReport(
         faults=faults,
@@ -162,14 +166,15 @@ def _with_additions(files: CacheFiles, root: Root, journal: bytes) -> bytes:
     Nothing else is ever appended to the journal of a complete cache: other lines are nobody's.
     """
     end = int((root.journal or {})["bytes"])
-    known = set(parse_journal(journal[:end])[0])
+    entries = parse_journal(journal[:end])[0]
+    known, projections = set(entries), _projections(files, entries, root.header)
     for line in journal[end:].splitlines(keepends=True):
         entry = JournalEntry.from_line(line)
         if entry is None or entry.unit in known or not entry.unit.startswith(TEXT) or not entry.done:
             break
         if any(not file.startswith(f"{entry.unit}/") for file in entry.files) or "templates" not in entry.about:
             break
-        if any(_unit_faults(files, entry, root.header, None)):
+        if any(_unit_faults(files, entry, root.header, None, projections)):
             break
         known.add(entry.unit)
         end += len(line)
@@ -198,7 +203,31 @@ def _journal_faults(
     return faults
 
 
-def _unit_faults(files: CacheFiles, entry: JournalEntry, header: Header, chunk: Chunk | None) -> Iterator[Fault]:
+def _projections(files: CacheFiles, entries: Mapping[str, JournalEntry], header: Header) -> dict[str, Projection]:
+    """The last layers of the towers; none where the cache has none, or they are damaged, which is a fault of theirs."""
+    entry = entries.get(PROJECTION)
+    if header.penultimate is None or entry is None or any(_unit_faults(files, entry, header, None, {})):
+        return {}
+
+    def read(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.frombuffer((files.read(name) or b"")[:-CRC], "<f4").reshape(shape)
+
+    return {
+        side: Projection(
+            read(f"{PROJECTION}/{side}/weight/c/0/0", (header.penultimate[side], header.dim)),
+            read(f"{PROJECTION}/{side}/bias/c/0", (header.dim,)),
+        )
+        for side in SIDES
+    }
+
+
+def _unit_faults(
+    files: CacheFiles,
+    entry: JournalEntry,
+    header: Header,
+    chunk: Chunk | None,
+    projections: Mapping[str, Projection],
+) -> Iterator[Fault]:
     rows = (chunk.start, chunk.stop) if chunk else None
     found: dict[str, bytes] = {}
     for name, checksum in entry.files.items():
@@ -219,6 +248,8 @@ def _unit_faults(files: CacheFiles, entry: JournalEntry, header: Header, chunk: 
     if len(found) == len(entry.files):
         by_array = {name: found.get(file, b"") for name, file in chunk.files(header).items()} if chunk else {}
         what = _chunk_fault(header, chunk, entry, by_array) if chunk else _layout_fault(header, entry, found)
+        if not what and projections and (chunk or entry.unit.startswith(TEXT)):
+            what = _product_fault(header, chunk, entry, by_array if chunk else found, projections)
         if what:
             yield Fault(entry.unit, next(iter(entry.files)), what, rows)
 
@@ -228,7 +259,10 @@ def _chunk_fault(header: Header, chunk: Chunk, entry: JournalEntry, data: Mappin
     count = chunk.stop - chunk.start
     rows = min(header.chunk, header.rows[chunk.split])  # of a whole chunk; the last one is padded
     width = header.views[chunk.split] * header.dim
-    wanted = {"embedding": width * np.dtype(header.dtype).itemsize, "status": 1, "content": CONTENT}
+    number = np.dtype(header.dtype).itemsize
+    wanted = {"embedding": width * number, "status": 1, "content": CONTENT}
+    if header.penultimate:
+        wanted["penultimate"] = header.views[chunk.split] * header.penultimate["image"] * number
     if any(len(bytes_) != rows * wanted[name] + CRC for name, bytes_ in data.items()):
         return "has another shape than the header says"
     embedding = np.frombuffer(data["embedding"][:-CRC], header.dtype).reshape(rows, width)
@@ -241,6 +275,24 @@ def _chunk_fault(header: Header, chunk: Chunk, entry: JournalEntry, data: Mappin
     return None
 
 
+def _product_fault(
+    header: Header,
+    chunk: Chunk | None,
+    entry: JournalEntry,
+    data: Mapping[str, bytes],
+    projections: Mapping[str, Projection],
+) -> str | None:
+    """Whether the embeddings of a chunk or a prompt set are what the projection makes of the features before it."""
+    side, kind, places = "text", "<f4", [f"{entry.unit}/{part}/c/0/0/0" for part in ("embedding", "penultimate")]
+    if chunk:
+        side, kind, places = "image", np.dtype(header.dtype).newbyteorder("<").str, ["embedding", "penultimate"]
+    widths = header.dim, (header.penultimate or {})[side]
+    embedding, penultimate = (
+        np.frombuffer(data[place][:-CRC], kind).reshape(-1, width) for place, width in zip(places, widths, strict=True)
+    )
+    return product_fault(embedding, penultimate, projections[side])
+
+
 def _layout_fault(header: Header, entry: JournalEntry, found: Mapping[str, bytes]) -> str | None:
     """Whether the arrays are those of the header."""
     shapes: dict[str, tuple[list[int], str]] = {}
@@ -251,9 +303,20 @@ def _layout_fault(header: Header, entry: JournalEntry, found: Mapping[str, bytes
         shapes[f"image/{split}/path"] = [rows], "string"
         if header.has_content:
             shapes[f"image/{split}/content"] = [rows, CONTENT], "uint8"
-    if entry.unit != MANIFEST:
-        templates = len(entry.about["templates"])
-        shapes = {f"{entry.unit}/embedding": ([len(header.classnames), templates, header.dim], "float32")}
+        if header.penultimate:
+            shapes[f"image/{split}/penultimate"] = (
+                [rows, header.views[split], header.penultimate["image"]],
+                header.dtype,
+            )
+    widths = header.penultimate or {}
+    if entry.unit == PROJECTION:
+        shapes = {f"{PROJECTION}/{side}/weight": ([width, header.dim], "float32") for side, width in widths.items()}
+        shapes |= {f"{PROJECTION}/{side}/bias": ([header.dim], "float32") for side in widths}
+    elif entry.unit != MANIFEST:
+        head = [len(header.classnames), len(entry.about["templates"])]
+        shapes = {f"{entry.unit}/embedding": ([*head, header.dim], "float32")}
+        if widths:
+            shapes[f"{entry.unit}/penultimate"] = [*head, widths["text"]], "float32"
     for name, (shape, kind) in shapes.items():
         about: dict[str, Any] = json.loads(found.get(f"{name}/zarr.json", b"{}"))
         if about.get("shape") != shape or about.get("data_type") != kind:

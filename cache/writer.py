@@ -1,6 +1,7 @@
 """Write a cache: create it, do its units of work in any order and over any number of runs, finish it.
 
     with CacheWriter.create(path, header, manifest) as writer:     # or CacheWriter.resume(path, header)
+        writer.write_projections(projections)                      # of a cache with penultimate features, first
         for chunk in writer.pending():
             writer.write(chunk, embedding, failures, content)
         writer.write_text("default", templates, embedding)
@@ -28,10 +29,18 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, FailedRow, Journal, JournalEntry
 from mma.cache.killpoint import step
-from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_text
+from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_projections, lay_out_text
 from mma.cache.lock import CacheLock
+from mma.cache.projection import (
+    PROJECTION,
+    Projection,
+    check_given,
+    product_fault,
+    projection_fault,
+    projection_files,
+)
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import CONTENT, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
+from mma.cache.schema import CONTENT, SIDES, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
 
 
 class CacheWriter:
@@ -138,6 +147,10 @@ class CacheWriter:
         }
         return {name: (list(a["templates"]), a.get("texts", filled[name])) for name, a in lost.items()}
 
+    def pending_projections(self) -> bool:
+        """Whether the towers' last layers are still to be stored."""
+        return self.header.penultimate is not None and not self._done(PROJECTION)
+
     def failures(self) -> dict[str, list[FailedRow]]:
         """The rows that have no embedding, by split."""
         found: dict[str, list[FailedRow]] = {split: [] for split in self.header.rows}
@@ -152,26 +165,32 @@ class CacheWriter:
         embedding: NDArray[np.floating],
         failures: Sequence[FailedRow] = (),
         content: NDArray[np.uint8] | None = None,
+        penultimate: NDArray[np.floating] | None = None,
     ) -> None:
         """Store the embeddings [rows, V, D] of one chunk; rows named in `failures` become NaN.
 
         `content` [rows, 32] is the SHA-256 of each row's encoded bytes, as they were read; zeros, or None, where that
-        is not known. A cache of schema version 1 has no place for it.
+        is not known. A cache of schema version 1 has no place for it. `penultimate` [rows, V, W] are the features
+        before the projection, of a cache that keeps them; the embeddings have to be what the projection makes of them.
         """
         shape = (chunk.stop - chunk.start, CONTENT)
         content = np.zeros(shape, np.uint8) if content is None else content
         if content.shape != shape or content.dtype != np.uint8:
             raise CacheError(f"{chunk.unit}: content is {content.dtype} {content.shape}, not uint8 {shape}")
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is refused below
-            embedding = embedding.astype(self.header.dtype)
+        check_given(penultimate, self.header, chunk.unit)
         status = np.full(chunk.stop - chunk.start, Status.OK, np.uint8)
         for row, code, _ in failures:
-            embedding[row - chunk.start] = np.nan
             status[row - chunk.start] = code
-        if not np.isfinite(embedding[status == Status.OK]).all():
-            raise CacheError(f"{chunk.unit}: embeddings that are not finite, in rows that are no failures")
-        rows, values = slice(chunk.start, chunk.stop), {"embedding": embedding, "status": status, "content": content}
-        files = chunk.files(self.header)
+        numbers = {"embedding": embedding} | ({} if penultimate is None else {"penultimate": penultimate})
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is refused below
+            numbers = {name: found.astype(self.header.dtype) for name, found in numbers.items()}
+        for found in numbers.values():
+            found[status != Status.OK] = np.nan
+            if not np.isfinite(found[status == Status.OK]).all():
+                raise CacheError(f"{chunk.unit}: embeddings that are not finite, in rows that are no failures")
+        self._check_product(chunk.unit, "image", numbers)
+        values = {**numbers, "status": status, "content": content}
+        rows, files = slice(chunk.start, chunk.stop), chunk.files(self.header)
         with step("chunk.write"):
             for name in files:
                 array(self._root, f"image/{chunk.split}/{name}")[rows] = values[name]
@@ -187,10 +206,12 @@ class CacheWriter:
         templates: Sequence[str],
         embedding: NDArray[np.float32],
         texts: Sequence[Sequence[str]] | None = None,
+        penultimate: NDArray[np.float32] | None = None,
     ) -> None:
         """Store a prompt set: `embedding` [C, P, D] of the P `templates`, for every class.
 
         `texts` [C][up to P] are the texts themselves, where the templates alone do not tell them; repair needs them.
+        `penultimate` [C, P, W] is as for `write`.
         """
         classes, dim = len(self.header.classnames), self.header.dim
         unit = TEXT + check_name("prompt set", name)
@@ -201,25 +222,70 @@ class CacheWriter:
             raise CacheError(f"text embeddings {fault}")
         if self._done(unit):
             raise CacheError(f"{self.path} has a prompt set {name!r} already")
-        files = [f"{unit}/zarr.json", f"{unit}/embedding/zarr.json", f"{unit}/embedding/c/0/0/0"]
-        embedding = embedding.astype(np.float32)
+        check_given(penultimate, self.header, unit)
+        values = {"embedding": embedding.astype(np.float32)}
+        if penultimate is not None:
+            values["penultimate"] = penultimate.astype(np.float32)
+        self._check_product(unit, "text", values)
+        files = [f"{unit}/zarr.json"]
+        files += [f"{unit}/{part}/{file}" for part in values for file in ("zarr.json", "c/0/0/0")]
         with step("text.write"):
-            lay_out_text(self._root, name, embedding.shape, templates)[:] = embedding
+            lay_out_text(self._root, name, self.header, templates)
+            for part, found in values.items():
+                array(self._root, f"{unit}/{part}")[:] = found
         with step("text.sync"):
             sync_files(self.path, files)
-        self._must_read(f"{unit}/embedding", slice(None), embedding)
+        for part, found in values.items():
+            self._must_read(f"{unit}/{part}", slice(None), found)
         about: dict[str, object] = {"templates": list(templates)}
         if texts is not None and [list(of_class) for of_class in texts] != self._filled(templates):
             about["texts"] = [list(of_class) for of_class in texts]
         self._record(JournalEntry(unit, checksums(self.path, files), about=about))
         self._publish(complete=self.complete)
 
+    def write_projections(self, projections: Mapping[str, Projection]) -> None:
+        """Store the last layers of the towers, `image` and `text`; chunks and texts are checked by them, and follow."""
+        check_given(projections, self.header, PROJECTION)
+        for side in SIDES:
+            if fault := projection_fault(projections[side], self.header, side):
+                raise CacheError(f"the projection of {side} {fault}")
+        if self._done(PROJECTION):
+            raise CacheError(f"{self.path} has its projections already")
+        values = {
+            f"{PROJECTION}/{side}/{part}": np.asarray(getattr(projections[side], part), np.float32)
+            for side in SIDES
+            for part in ("weight", "bias")
+        }
+        with step("text.write"):
+            lay_out_projections(self._root, self.header)
+            for name, found in values.items():
+                array(self._root, name)[:] = found
+        with step("text.sync"):
+            sync_files(self.path, projection_files())
+        for name, found in values.items():
+            self._must_read(name, slice(None), found)
+        self._record(JournalEntry(PROJECTION, checksums(self.path, projection_files())))
+
+    def _check_product(self, unit: str, side: str, values: Mapping[str, NDArray[np.floating]]) -> None:
+        if "penultimate" not in values:
+            return
+        width = (self.header.penultimate or {})[side]
+        if values["penultimate"].shape != (*values["embedding"].shape[:-1], width):
+            raise CacheError(f"{unit}: penultimate features are {values['penultimate'].shape}, with W = {width}")
+        if not self._done(PROJECTION):
+            raise CacheError(f"{self.path} has no projections yet: they are written first")
+        parts = (np.asarray(array(self._root, f"{PROJECTION}/{side}/{part}")[:]) for part in ("weight", "bias"))
+        if fault := product_fault(values["embedding"], values["penultimate"], Projection(*parts)):
+            raise CacheError(f"{self.path}: {unit} {fault}")
+
     def finish(self) -> None:
         """Publish the cache as complete, in one atomic step."""
         lost = [chunk.unit for chunk in self.pending()] + list(self.pending_text())
+        lost += [PROJECTION] if self.pending_projections() else []
         if lost:
             raise CacheError(f"{self.path} still has {len(lost)} units to do, the first is {lost[0]}")
-        order = [MANIFEST, *(chunk.unit for chunk in self.header.chunks()), *(TEXT + name for name in self.prompts)]
+        first = [MANIFEST, *([PROJECTION] if self.header.penultimate else [])]
+        order = [*first, *(chunk.unit for chunk in self.header.chunks()), *(TEXT + name for name in self.prompts)]
         self._journal.compact(order)
         self._publish(complete=True)
 
@@ -251,7 +317,7 @@ class CacheWriter:
         return unit in self._journal.entries and self._journal.entries[unit].done
 
     def _lost(self) -> bool:
-        return bool(self.pending() or self.pending_text())
+        return bool(self.pending() or self.pending_text() or self.pending_projections())
 
     def _must_read(self, name: str, rows: slice, written: NDArray) -> None:
         read = np.asarray(array(self._root, name)[rows])
@@ -284,14 +350,17 @@ class CacheWriter:
 
     def recover(self) -> Self:
         """Take up what a crash left: cut off a torn last line of the journal, publish what is journalled, and delete
-        the files of `image/` and `text/` that no unit has.
+        the files of `image/`, `text/` and `projection/` that no unit has.
 
         `resume` and `reopen` call it. Opening a writer by itself changes nothing on the disk.
         """
         self._journal.cut_torn_line()
         self._publish(complete=self.complete and not self._lost())
         known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
-        for file in [*self.path.glob("image/**/*"), *self.path.glob("text/**/*"), *self.path.glob(f"*{PARTIAL}")]:
+        folders_of_units = [
+            file for folder in ("image", "text", PROJECTION) for file in self.path.glob(f"{folder}/**/*")
+        ]
+        for file in [*folders_of_units, *self.path.glob(f"*{PARTIAL}")]:
             is_folder = file.is_dir() and not file.is_symlink()
             if not is_folder and file.relative_to(self.path).as_posix() not in known:
                 file.unlink()

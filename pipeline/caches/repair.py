@@ -37,7 +37,7 @@ from mma.pipeline.embedding.header import (
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
-from mma.pipeline.embedding.settings import MAX_PIXELS, EmbedSettings
+from mma.pipeline.embedding.settings import FINAL, MAX_PIXELS, PENULTIMATE, EmbedSettings
 from mma.pipeline.embedding.threads import THREADS, threads_of
 from mma.pipeline.errors import UsageError
 
@@ -164,6 +164,8 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
         CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer,
         threads_of(means.header),
     ):
+        if writer.pending_projections():
+            writer.write_projections(means.clip.projections())
         for name, (templates, of_class) in texts.items():
             prompts = PromptSet(name, tuple(templates), tuple(map(tuple, of_class)))
             embed_text(console, means.clip, writer, prompts)
@@ -204,6 +206,7 @@ def _settings(header: Header, chosen: Mapping[str, Any]) -> EmbedSettings:
     stored = EmbedSettings(
         quick_gelu=about.get("quick_gelu"),
         precision=about.get("precision", "fp32"),
+        features=PENULTIMATE if header.penultimate else FINAL,
         dtype=header.dtype,
         views=about.get("views", 1),
         view_splits=tuple(about.get("view_splits", ["train"])),

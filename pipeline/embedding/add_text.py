@@ -19,7 +19,7 @@ from mma.pipeline.embedding.header import load_chosen_clip
 from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
-from mma.pipeline.embedding.settings import EmbedSettings
+from mma.pipeline.embedding.settings import FINAL, PENULTIMATE, EmbedSettings
 from mma.pipeline.errors import UsageError
 
 TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of the fingerprint: what decides a text
@@ -74,7 +74,11 @@ def same_text_model(stored: Mapping[str, Any], clip: FrozenClip, where: str) -> 
 def text_model_settings(settings: EmbedSettings, header: Header, path: Path) -> EmbedSettings:
     """The settings, with the model that a cache was made with where they name none."""
     print_of = header.fingerprint
-    known = {"quick_gelu": print_of.get("quick_gelu"), "precision": print_of.get("precision", settings.precision)}
+    known = {
+        "quick_gelu": print_of.get("quick_gelu"),
+        "precision": print_of.get("precision", settings.precision),
+        "features": PENULTIMATE if header.penultimate else FINAL,
+    }
     if settings.model is not None:
         return replace(settings, **{**known, "quick_gelu": settings.quick_gelu})
     if not header.source.get("model"):

@@ -29,7 +29,9 @@ def check_settings(settings: EmbedSettings) -> None:
     check_cache_place(cache_path(settings))
     if settings.model or not settings.text_only:
         model = settings.model or USUAL_MODEL
-        check_clip(model, settings.pretrained, settings.device, settings.precision, settings.quick_gelu)
+        check_clip(
+            model, settings.pretrained, settings.device, settings.precision, settings.quick_gelu, settings.features
+        )
 
 
 def cache_path(settings: EmbedSettings) -> Path:

@@ -19,13 +19,23 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from PIL import Image
 from torch import Tensor
 
+from mma.cache import FEATURES, SIDES, Projection
 from mma.pipeline.device import pick_device
-from mma.pipeline.embedding.settings import PRECISIONS
+from mma.pipeline.embedding.settings import FINAL, PENULTIMATE, PRECISIONS
 from mma.pipeline.embedding.tiny import TINY
+from mma.pipeline.embedding.towers import LastLayer, check_towers, take_off
 from mma.pipeline.errors import UsageError, WorkError, nearest
 from mma.pipeline.regular_files import expanded, open_regular, read_json
 
 LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a tower gives of B images or texts."""
+
+    embedding: NDArray[np.float32]  # [B, D], not normalised
+    penultimate: NDArray[np.float32] | None = None  # [B, W] before the last layer, if that was asked for
 
 
 @dataclass(frozen=True)
@@ -40,27 +50,57 @@ class FrozenClip:
     dim: int  # D
     logit_scale: float  # exp(logit_scale)
     fingerprint: dict[str, Any]
+    last: tuple[LastLayer, LastLayer] | None = None  # of images and texts, taken off `model`: penultimate features
 
-    @torch.inference_mode()
+    @property
+    def widths(self) -> dict[str, int] | None:
+        """W of each side, where penultimate features are given."""
+        return {side: len(last.weight) for side, last in zip(SIDES, self.last, strict=True)} if self.last else None
+
+    def projections(self) -> dict[str, Projection]:
+        """The last layers, as a cache keeps them; of a model that gives penultimate features."""
+        return {side: last.stored() for side, last in zip(SIDES, self.last or (), strict=True)}
+
     def encode_image(self, images: Tensor) -> NDArray[np.float32]:
         """Image embeddings [B, D], not normalised, of preprocessed images [B, 3, H, W]."""
-        features = self.model.encode_image(images.to(self.device, self.dtype))  # type: ignore[operator]
-        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+        return self.see(images).embedding
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Text embeddings [P, D], not normalised."""
-        features = self.model.encode_text(self.tokenizer(texts).to(self.device))  # type: ignore[operator]
-        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+        return self.read(texts).embedding
+
+    @torch.inference_mode()
+    def see(self, images: Tensor) -> Outputs:
+        """What the image tower gives of preprocessed images [B, 3, H, W]."""
+        last = self.last[0] if self.last else None
+        return _outputs(self.model.encode_image(images.to(self.device, self.dtype)), last)  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str]) -> Outputs:
+        """What the text tower gives of P texts."""
+        last = self.last[1] if self.last else None
+        return _outputs(self.model.encode_text(self.tokenizer(texts).to(self.device)), last)  # type: ignore[operator]
+
+
+def _outputs(found: Tensor, last: LastLayer | None) -> Outputs:
+    parts = (found,) if last is None else last.split(found)
+    return Outputs(*(part.float().cpu().numpy() for part in parts))
 
 
 def load_clip(
-    model: str, pretrained: str, *, device: str = "auto", precision: str = "fp32", quick_gelu: bool | None = None
+    model: str,
+    pretrained: str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    quick_gelu: bool | None = None,
+    features: str = FINAL,
 ) -> FrozenClip:
     """Load a CLIP by name and tag, name and checkpoint file, or `local-dir:FOLDER`; `tiny` is the one mma carries.
 
-    `quick_gelu` sets the activation of a checkpoint file, which does not say it; a tag does. Raises UsageError for a
-    model that does not exist or weights that do not fit, WorkError for a download that fails.
+    `quick_gelu` sets the activation of a checkpoint file, which does not say it; a tag does. With penultimate
+    `features` it gives what comes before the last layer of the towers, too. Raises UsageError for a model that does not
+    exist, weights that do not fit or towers without such a layer, WorkError for a download that fails.
     """
     found = check_clip(model, pretrained, device, precision, quick_gelu)
     weights, activation = _downloaded(found), found.quick_gelu
@@ -84,7 +124,10 @@ def load_clip(
     scale = float(net.logit_scale.detach().float().exp())
     with torch.inference_mode():
         dim = net.encode_text(tokenizer(["a"]).to(chosen)).shape[-1]
-    return FrozenClip(net, preprocess, tokenizer, chosen, dtype, dim, scale, fingerprint)
+    last = None
+    if features == PENULTIMATE:
+        last, fingerprint[FEATURES] = take_off(net, model), PENULTIMATE
+    return FrozenClip(net, preprocess, tokenizer, chosen, dtype, dim, scale, fingerprint, last)
 
 
 @dataclass(frozen=True)
@@ -97,7 +140,9 @@ class Weights:
     quick_gelu: bool
 
 
-def check_clip(model: str, pretrained: str, device: str, precision: str, quick_gelu: bool | None) -> Weights:
+def check_clip(
+    model: str, pretrained: str, device: str, precision: str, quick_gelu: bool | None, features: str = FINAL
+) -> Weights:
     """Find the weights that `load_clip` would load. Raises UsageError as it does, and downloads and loads nothing."""
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}: {nearest(precision, PRECISIONS)}")
@@ -105,7 +150,10 @@ def check_clip(model: str, pretrained: str, device: str, precision: str, quick_g
         raise UsageError("precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
     if model == "tiny":
         model = f"{LOCAL}{TINY}"
-    return _local_weights(model) if model.startswith(LOCAL) else _weights(model, pretrained, quick_gelu)
+    found = _local_weights(model) if model.startswith(LOCAL) else _weights(model, pretrained, quick_gelu)
+    if features == PENULTIMATE:
+        check_towers(model)
+    return found
 
 
 def _downloaded(weights: Weights) -> Path:

@@ -52,6 +52,7 @@ class Encoded:
 
     chunk: Chunk
     embedding: NDArray[np.floating]  # [rows, V, D]
+    penultimate: NDArray[np.floating] | None  # [rows, V, W], where the model gives such
     failures: list[FailedRow]
     content: NDArray[np.uint8]  # [rows, 32] SHA-256 of each row's bytes; zeros where they were not read
     stamps: NDArray[np.int64]  # [rows, 3] of each row's file, taken before it was read
@@ -83,7 +84,7 @@ def encode_chunks(
     data set fails, and not one file.
     """
     blank = torch.zeros_like(clip.preprocess(decode(np.zeros((8, 8, 3), np.uint8))))  # [3, H, W]
-    parts: list[NDArray[np.floating]] = []
+    parts: list[list[NDArray[np.floating]]] = []
     content: list[bytes] = []
     stamps: list[Stamp] = []
     failures: list[FailedRow] = []
@@ -95,18 +96,27 @@ def encode_chunks(
             images = [blanks if isinstance(p.image, BadImage) else p.image for p in batch]
             pixels = torch.cat(images)  # [B * V, 3, H, W]
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is caught below
-                embedding = clip.encode_image(pixels).astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D]
+                seen = clip.see(pixels)
+                arrays = [
+                    found.astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D], [B, V, W]
+                    for found in (seen.embedding, seen.penultimate)
+                    if found is not None
+                ]
             failures += [(row, int(image.status), image.reason) for row, image in bad.items()]
-            for row in np.flatnonzero(~np.isfinite(embedding).all(axis=(1, 2))) + rows.start:
+            finite = np.logical_and.reduce([np.isfinite(found).all(axis=(1, 2)) for found in arrays])  # [B]
+            for row in np.flatnonzero(~finite) + rows.start:
                 if row not in bad:
                     failures.append((int(row), int(Status.NON_FINITE), "the model returned NaN or infinity"))
-            parts.append(embedding)
+            parts.append(arrays)
             content += [p.content for p in batch]
             stamps += [p.stamp for p in batch]
             advance(len(rows))
             if rows.stop == chunk.stop:
                 hashes = np.frombuffer(b"".join(content), np.uint8).reshape(len(content), -1)
-                yield Encoded(chunk, np.concatenate(parts), sorted(failures), hashes, np.array(stamps, np.int64))
+                embedding, *others = map(np.concatenate, zip(*parts, strict=True))
+                penultimate = others[0] if others else None
+                stamped = np.array(stamps, np.int64)
+                yield Encoded(chunk, embedding, penultimate, sorted(failures), hashes, stamped)
                 parts, content, stamps, failures = [], [], [], []
 
 

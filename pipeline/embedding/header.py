@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from mma.cache import Header, ManifestSplit
+from mma.cache import VERSION, WITHOUT_FEATURES, Header, ManifestSplit
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.checks import noise_of
 from mma.pipeline.embedding.chunk import rows_in_chunk
@@ -32,6 +32,7 @@ def load_chosen_clip(settings: EmbedSettings) -> FrozenClip:
         device=settings.device,
         precision=settings.precision,
         quick_gelu=settings.quick_gelu,
+        features=settings.features,
     )
 
 
@@ -101,6 +102,8 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         fingerprint=fingerprint,
         notes=list(dataset.notes),
         source=source,
+        penultimate=clip.widths,
+        version=VERSION if clip.widths else WITHOUT_FEATURES,
     )
 
 

@@ -34,7 +34,9 @@ def check_cache_place(path: Path) -> None:
 def check_space(path: Path, header: Header, templates: int) -> None:
     """Raise UsageError for a disk on which the cache does not fit."""
     wanted = image_bytes(header) + sum(header.rows.values()) * 128
-    wanted += len(header.classnames) * templates * header.dim * 4 + 1_000_000
+    widths = header.penultimate or {}
+    wanted += len(header.classnames) * templates * (header.dim + widths.get("text", 0)) * 4 + 1_000_000
+    wanted += sum((width + 1) * header.dim * 4 for width in widths.values())
     at = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(at).free
     if free < wanted:
@@ -42,6 +44,7 @@ def check_space(path: Path, header: Header, templates: int) -> None:
 
 
 def image_bytes(header: Header) -> int:
-    """Bytes of all image embeddings."""
+    """Bytes of all image embeddings, and of the features before the projection."""
     pictures = sum(rows * header.views[split] for split, rows in header.rows.items())
-    return pictures * header.dim * np.dtype(header.dtype).itemsize
+    numbers = header.dim + (header.penultimate or {}).get("image", 0)
+    return pictures * numbers * np.dtype(header.dtype).itemsize

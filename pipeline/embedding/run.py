@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mma.cache import CacheWriter
 from mma.pipeline.datasets import Dataset
-from mma.pipeline.embedding.clip import FrozenClip
+from mma.pipeline.embedding.clip import FrozenClip, Outputs
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.place import check_space
@@ -32,6 +32,8 @@ def run_plan(plan: EmbedPlan, console: Console) -> None:
     try:
         with _writer(plan) as writer, threads_of(writer.header):
             writer.forget(plan.redo)
+            if writer.pending_projections():
+                writer.write_projections(plan.clip.projections())
             for prompt_set in plan.prompts:
                 if prompt_set.name not in writer.prompts:
                     embed_text(console, plan.clip, writer, prompt_set)
@@ -45,15 +47,18 @@ def run_plan(plan: EmbedPlan, console: Console) -> None:
 def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts: PromptSet) -> None:
     """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
     texts = prompts.flat()
-    parts = []
+    parts: list[Outputs] = []
     with track(console, f"text {prompts.name}", len(texts), "texts") as advance:
         for start in range(0, len(texts), TEXT_BATCH):
-            parts.append(clip.encode_text(texts[start : start + TEXT_BATCH]))
-            advance(len(parts[-1]))
-    embedding = np.concatenate(parts)
-    if not np.isfinite(embedding).all():
+            parts.append(clip.read(texts[start : start + TEXT_BATCH]))
+            advance(len(parts[-1].embedding))
+    embedding = np.concatenate([part.embedding for part in parts])
+    before = [part.penultimate for part in parts if part.penultimate is not None]
+    penultimate = np.concatenate(before) if before else None
+    if not np.isfinite(embedding).all() or not (penultimate is None or np.isfinite(penultimate).all()):
         raise WorkError("the model returned NaN or infinity for a text: try `precision=fp32`")
-    writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts)
+    shaped = None if penultimate is None else prompts.shaped(penultimate)
+    writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts, shaped)
 
 
 def embed_images(
@@ -74,7 +79,7 @@ def embed_images(
                     "or allow more"
                 )
             seen.write(chunk.unit, encoded.content, encoded.stamps)
-            writer.write(chunk, encoded.embedding, failures, encoded.content)
+            writer.write(chunk, encoded.embedding, failures, encoded.content, encoded.penultimate)
 
 
 def disk_error(path: Path, error: OSError) -> WorkError:

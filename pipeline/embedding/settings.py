@@ -16,6 +16,7 @@ SPLITS = ("train", "val", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("fp32", "fp16", "bf16")
 DTYPES = ("float16", "float32")
+FINAL, PENULTIMATE = FEATURE_KINDS = ("final", "penultimate")
 MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte as RGB
 MOST_VIEWS = 10_000
 MOST_BATCH = 1_000_000
@@ -66,6 +67,9 @@ class EmbedSettings:
         bool | None, Option("Whether a checkpoint file needs QuickGELU.", MODEL, shown="the model's, or the tag's")
     ] = None
     precision: Annotated[str, Option("Number type of the towers.", MODEL, choices=PRECISIONS)] = "fp32"
+    features: Annotated[
+        str, Option("Embeddings, or with them what the towers' last layer makes them of.", MODEL, choices=FEATURE_KINDS)
+    ] = FINAL
     device: Annotated[str, Option("Where the model runs.", MODEL, choices=DEVICES)] = "auto"
     batch_size: Annotated[
         int | None,

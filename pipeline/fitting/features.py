@@ -5,18 +5,20 @@ Images are loaded once for each cache, and when they are first asked for; texts 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mma.adapters import Adapter, Projection, Projections
 from mma.cache import Cache, open_cache
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
@@ -27,6 +29,8 @@ from mma.pipeline.options import numbers
 
 REDUCTIONS = ("unit", "raw")
 EPISODES = 256  # of a cache that are remembered
+
+Reads = Literal["final", "penultimate"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,25 @@ class ImageFeatures:
         self.failed = 0  # rows without an embedding
         self.labels = {split: self._labels(split) for split in cache.header.rows}
         self.episode = lru_cache(maxsize=EPISODES)(self._episode)
+        self.reads: Reads = "final"
         self._all: dict[str, Tensor] = {}  # split -> [N, V, D] unit float32; a row without an embedding is NaN
         self._loading = threading.Lock()
+
+    @cached_property
+    def penultimate(self) -> ImageFeatures:
+        """The same images by their features before the projection [N, V, W], as they are. UsageError without such."""
+        self.check_penultimate()
+        other = copy.copy(self)
+        other.reads, other._all, other._loading = "penultimate", {}, threading.Lock()
+        return other
+
+    def check_penultimate(self) -> None:
+        """UsageError where the cache has no features before the projection."""
+        if self.cache.header.penultimate is None:
+            raise UsageError(
+                f"{self.cache.location} has no features before the projection: make a cache with them, "
+                "`mma embed --features penultimate`"
+            )
 
     def images(self, split: str, noise: str = NO_NOISE) -> Tensor:
         """The images [N, D] of a split, or their view with a noise. Raises UsageError where the cache has none."""
@@ -106,7 +127,10 @@ class ImageFeatures:
     def _load(self, split: str) -> Tensor:
         """Unit embeddings [N, V, D], made in place: one copy in memory beside what the disk gave."""
         with self._loading:
-            if split not in self._all:
+            if split not in self._all and self.reads == "penultimate":
+                stored = torch.from_numpy(self.cache.penultimate(split))
+                self._all[split] = stored.to(self.device, torch.float32)
+            elif split not in self._all:
                 self._all[split] = unit_images(self.cache.split(split).embedding, self.device)
             return self._all[split]
 
@@ -119,6 +143,7 @@ class TextFeatures:
     reduce: str
     templates: Sequence[str]
     embedding: Tensor  # [C, D] unit float32
+    penultimate: Tensor | None = None  # [C, W] whose projection points where `embedding` does; None: there are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +152,22 @@ class Features:
 
     images: ImageFeatures
     text: TextFeatures
+
+    projections: Projections | None = None  # of the view that `read_by` gives to an adapter of penultimate features
+
+    def read_by(self, kind: type[Adapter]) -> Features:
+        """These as an adapter reads them: embeddings, or features before the projection. UsageError without such."""
+        return self._penultimate if kind.reads == "penultimate" else self
+
+    @cached_property
+    def _penultimate(self) -> Features:
+        images, text = self.images.penultimate, self.text.penultimate
+        assert text is not None  # a cache has them of both sides
+        layers = {
+            side: Projection(*(torch.from_numpy(part).to(self.device) for part in (layer.weight, layer.bias)))
+            for side, layer in self.images.cache.projections().items()
+        }
+        return Features(images, replace(self.text, embedding=text), Projections(**layers))
 
     @cached_property
     def data(self) -> Data:
@@ -206,7 +247,11 @@ def load_text(images: ImageFeatures, prompts: str, reduce: str) -> TextFeatures:
     """A prompt set of the same cache under a reduction. Raises as `Loader.features`."""
     text = images.cache.text(prompts)
     reduced = torch.from_numpy(reduce_prompts(text.embedding, reduce)).to(images.device)
-    return TextFeatures(prompts, reduce, text.templates, reduced)
+    before = None
+    if images.cache.header.penultimate:
+        features = images.cache.text_penultimate(prompts)
+        before = torch.from_numpy(reduce_penultimate(features, text.embedding, reduce)).to(images.device)
+    return TextFeatures(prompts, reduce, text.templates, reduced, before)
 
 
 def load_features(
@@ -245,6 +290,25 @@ def reduce_prompts(text: NDArray[np.floating], how: str | int = "unit") -> NDArr
     if how not in REDUCTIONS:
         raise UsageError(f"unknown reduction {how!r} of templates: {nearest(str(how), REDUCTIONS)}, or a number")
     return _unit(np.nanmean(_unit(chosen) if how == "unit" else chosen, axis=1))
+
+
+def reduce_penultimate(
+    penultimate: NDArray[np.floating], text: NDArray[np.floating], how: str = "unit"
+) -> NDArray[np.float32]:
+    """One vector for every class, [C, P, W] -> [C, W], of texts [C, P, D] before the projection.
+
+    The mean of unit embeddings, sum_p (g_p V + c) / |t_p|, points where (g V + c) does with g the mean of g_p weighed
+    by 1 / |t_p|: so the projection of what is returned, made unit, is what `reduce_prompts` gives. Where the projection
+    is trained, the weights stay those of the model.
+    """
+    weight = np.ones(text.shape[:2]) if how != "unit" else 1 / np.linalg.norm(text, axis=-1)  # [C, P]
+    if how.isdecimal():
+        weight = np.zeros_like(weight)
+        weight[:, int(how)] = 1
+    weight = np.where(np.isnan(text[..., 0]), 0, weight)
+    total = np.einsum("cp,cpw->cw", weight, np.nan_to_num(penultimate, nan=0.0))
+    mean: NDArray[np.float32] = (total / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return mean
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mma.adapters import Adapter, History, Labelled, Support, adapter_class, fit, predict, to_bytes, zero_shot_logits
+from mma.adapters import (
+    Adapter,
+    History,
+    Labelled,
+    Support,
+    adapter_class,
+    fit,
+    predict,
+    to_bytes,
+    unit,
+    zero_shot_logits,
+)
 from mma.adapters.blame import blaming
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting, short_digest
@@ -34,6 +45,9 @@ def check_cell(cell: Cell, data: Sequence[Features]) -> None:
     """
     setting, features = cell.setting, data[0]
     kind, protocol = adapter_class(setting.adapter), setting.protocol
+    if kind.reads == "penultimate":
+        for each in data:
+            each.images.check_penultimate()
     with blaming(kind):
         kind(**dict(setting.options)).check(features.dim, setting.recipe or kind.recipe)
     wanted = dict(setting.options).get("test_views")
@@ -67,8 +81,10 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
 
     The same cell on the same machine gives the same result, whatever runs before or beside it.
     """
-    setting, features = cell.setting, data[0]
+    setting = cell.setting
     episode = draw_cell(cell, data)
+    data = [features.read_by(adapter_class(setting.adapter)) for features in data]
+    features = data[0]
     _warm_up()
     start = time.perf_counter()
     adapter = adapter_class(setting.adapter)(**dict(setting.options))
@@ -119,7 +135,8 @@ def _support(features: Features, episode: Episode, protocol: Protocol) -> Suppor
     if views is not None:
         views = views[_index(features, episode.support.rows)]
     new_classes = any(not _known(test, episode) for test in episode.tests)
-    return Support(labelled.image, labelled.label, text, features.logit_scale, views, new_classes)
+    scale, layers = features.logit_scale, features.projections
+    return Support(labelled.image, labelled.label, text, scale, views, new_classes, projections=layers)
 
 
 def _validation(features: Features, episode: Episode, setting: Setting) -> Labelled | None:
@@ -155,6 +172,8 @@ def _score(adapter: Adapter, data: Sequence[Features], episode: Episode, test: T
     elif same is not None:  # weights for each class: the columns of these
         logits = predict(adapter, image, data[0].text.embedding)[:, _index(features, same)]
     else:  # an adapter with weights for its classes knows no others: for new classes it is zero-shot CLIP, and says so
+        if features.projections:
+            image, text = unit(features.projections.image(image)), unit(features.projections.text(text))
         logits = zero_shot_logits(image, text, adapter.logit_scale)
     predicted = classes[logits.argmax(dim=-1).cpu().numpy()]
     label = features.labels["test"].label[test.rows]

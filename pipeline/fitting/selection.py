@@ -21,7 +21,7 @@ Decided by principle:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def _part(
     text = support.text[torch.from_numpy(known).to(support.text.device)]
     views = None if support.views is None else support.views[kept]
     return Part(
-        Support(fitted.image, fitted.label, text, support.logit_scale, views, support.new_classes),
+        replace(support, image=fitted.image, label=fitted.label, text=text, views=views),
         labelled(out, known),
         labelled(new, unknown) if held.any() else None,
         support.text[torch.from_numpy(unknown).to(support.text.device)] if held.any() else None,

@@ -121,12 +121,17 @@ class Model:
 
 
 def refuse_unservable(name: str) -> None:
-    """UsageError for an adapter whose answer for an image depends on other images: it cannot be a model of its own."""
+    """UsageError for an adapter that cannot be a model: its answer for an image needs other images, or features."""
     kind = adapter_class(name)
     if kind.transductive != "no" or kind.uses_views == "test":
         raise UsageError(
             f"{name} learns from the images that it is asked about (their views, a stream, or all at once), so it "
             "cannot be exported: `mma fit` scores it on a test split"
+        )
+    if kind.reads == "penultimate":
+        raise UsageError(
+            f"{name} reads features before the towers' last layer, which new images are not asked for, so it cannot be "
+            "exported: `mma fit` scores it on a test split"
         )
 
 

@@ -74,6 +74,8 @@ STARTS_OFF: dict[str, dict[str, Any]] = {
     "rada": {},
     "rada-adapter": {},
     "rla": {},
+    "prolip": {},
+    "rada-projections": {},
     "linear-probe": {},
     "clap": {},
     "cross-modal": {},
@@ -81,7 +83,7 @@ STARTS_OFF: dict[str, dict[str, Any]] = {
 }
 NEITHER = {"lp++"}  # starts at the shots' sums, whatever the texts say
 # These draw their weights at random. The others start at zero, the texts or the shots, or have no weights.
-DRAWN = {"mma", "mm-mlp", "clip-adapter", "rada", "rada-adapter", "rada-ttt"}
+DRAWN = {"mma", "mm-mlp", "clip-adapter", "rada", "rada-adapter", "rada-projections", "rada-ttt"}
 # A bias is drawn for each class: another class in its place gets another draw.
 BROKEN = {"lp++ form=released": {"permuting the classes permutes the logits"}}
 OTHER = {"queries": "image+text"}  # legal values of options whose type does not tell one

@@ -226,7 +226,7 @@ def test_a_cache_of_a_newer_schema_is_refused(whole: dict[str, Path], tmp_path: 
     path = tmp_path / "newer.zarr"
     path.mkdir()
     (path / "zarr.json").write_bytes(data.replace(b'"version": 2', b'"version": 99'))
-    with pytest.raises(CacheError, match="has cache schema 99; this mma reads up to 2: install a newer mma"):
+    with pytest.raises(CacheError, match="has cache schema 99; this mma reads up to 3: install a newer mma"):
         open_cache(path)
 
 

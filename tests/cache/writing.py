@@ -23,7 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from mma.cache import CacheError, CacheWriter, Chunk, FailedRow, Header, ManifestSplit, Status, killpoint, mend
+from mma.cache import (
+    CacheError,
+    CacheWriter,
+    Chunk,
+    FailedRow,
+    Header,
+    ManifestSplit,
+    Projection,
+    Status,
+    killpoint,
+    mend,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Layout:
     views: int = 1
     dtype: str = "float16"
     classes: int = 3
+    widths: dict[str, int] | None = None  # of penultimate features
 
 
 LAYOUTS = {
@@ -43,6 +55,7 @@ LAYOUTS = {
     "ragged": Layout({"train": 23, "val": 1, "test": 9}, chunk=4),
     "row per chunk": Layout({"train": 6, "test": 5}, chunk=1, dim=3),
     "views": Layout({"train": 10, "test": 10}, chunk=4, views=3, dtype="float32"),
+    "penultimate": Layout({"train": 9, "test": 3}, chunk=4, dim=3, views=2, widths={"image": 6, "text": 5}),
     "wide": Layout({"train": 600, "test": 200}, chunk=100, dim=512),
 }
 TEMPLATES = {"default": ["a photo of a {}.", "a drawing of a {}."], "added": ["{}"]}
@@ -62,6 +75,8 @@ def header(layout: Layout, **changes: object) -> Header:
         "fingerprint": {"model": "rows", "views": layout.views},
         "notes": ["made for a test"],
         "source": {},
+        "penultimate": layout.widths,
+        "version": 3 if layout.widths else 2,
     }
     return Header(**{**about, **changes})
 
@@ -74,14 +89,43 @@ def manifest(about: Header) -> dict[str, ManifestSplit]:
     }
 
 
-def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[FailedRow]]:
-    """Values of a chunk; every seventh row of an even chunk has failed."""
+def projections(about: Header) -> dict[str, Projection]:
+    draw = np.random.default_rng(1)
+    return {
+        side: Projection(
+            draw.standard_normal((width, about.dim)).astype(np.float32), draw.standard_normal(about.dim, np.float32)
+        )
+        for side, width in (about.penultimate or {}).items()
+    }
+
+
+def projected(about: Header, side: str, values: np.ndarray) -> np.ndarray:
+    """What the projection makes of penultimate features; the values themselves in a cache without these."""
+    if not about.penultimate:
+        return values
+    layer = projections(about)[side]
+    return values @ layer.weight + layer.bias
+
+
+def width(about: Header, side: str) -> int:
+    return about.penultimate[side] if about.penultimate else about.dim
+
+
+def drawn(about: Header, chunk: Chunk) -> np.ndarray:
     rows = [
-        np.random.default_rng([len(chunk.split), row]).standard_normal((about.views[chunk.split], about.dim))
+        np.random.default_rng([len(chunk.split), row]).standard_normal(
+            (about.views[chunk.split], width(about, "image"))
+        )
         for row in range(chunk.start, chunk.stop)
     ]
+    return np.array(rows)
+
+
+def embed(about: Header, chunk: Chunk) -> tuple[np.ndarray, list[FailedRow]]:
+    """Values of a chunk; every seventh row of an even chunk has failed."""
     failed = [row for row in range(chunk.start, chunk.stop) if row % 7 == 3]
-    return np.array(rows), [(row, int(Status.UNREADABLE), f"row {row}: böse") for row in failed]
+    values = projected(about, "image", drawn(about, chunk))
+    return values, [(row, int(Status.UNREADABLE), f"row {row}: böse") for row in failed]
 
 
 def content(chunk: Chunk) -> np.ndarray:
@@ -91,9 +135,18 @@ def content(chunk: Chunk) -> np.ndarray:
     return rows
 
 
-def embed_text(about: Header, name: str) -> np.ndarray:
-    shape = (len(about.classnames), len(TEMPLATES[name]), about.dim)
+def drawn_text(about: Header, name: str) -> np.ndarray:
+    shape = (len(about.classnames), len(TEMPLATES[name]), width(about, "text"))
     return np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32)
+
+
+def embed_text(about: Header, name: str) -> np.ndarray:
+    return projected(about, "text", drawn_text(about, name))
+
+
+def write_text(writer: CacheWriter, name: str) -> None:
+    penultimate = drawn_text(writer.header, name) if writer.header.penultimate else None
+    writer.write_text(name, TEMPLATES[name], embed_text(writer.header, name), penultimate=penultimate)
 
 
 def open_writer(path: Path, layout: str) -> CacheWriter:
@@ -103,15 +156,18 @@ def open_writer(path: Path, layout: str) -> CacheWriter:
 
 def write_pending(writer: CacheWriter, chunks: Iterable[Chunk] | None = None) -> None:
     for chunk in writer.pending() if chunks is None else chunks:
-        writer.write(chunk, *embed(writer.header, chunk), content(chunk))
+        penultimate = drawn(writer.header, chunk) if writer.header.penultimate else None
+        writer.write(chunk, *embed(writer.header, chunk), content(chunk), penultimate)
 
 
 def write(path: Path, layout: str) -> None:
     """Stage one, from wherever it stands, to the end."""
     with open_writer(path, layout) as writer:
+        if writer.pending_projections():
+            writer.write_projections(projections(writer.header))
         for name in ["default", *writer.pending_text()]:
             if name not in writer.prompts:
-                writer.write_text(name, TEMPLATES[name], embed_text(writer.header, name))
+                write_text(writer, name)
         write_pending(writer)
         writer.finish()
 
@@ -119,7 +175,7 @@ def write(path: Path, layout: str) -> None:
 def add_text(path: Path, layout: str) -> None:
     with open_writer(path, layout) as writer:
         if "added" not in writer.prompts:
-            writer.write_text("added", TEMPLATES["added"], embed_text(writer.header, "added"))
+            write_text(writer, "added")
 
 
 def repair(path: Path, layout: str) -> None:

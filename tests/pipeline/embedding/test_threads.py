@@ -25,7 +25,7 @@ Used = list[int]
 def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[Used]:
     """The threads of every picture's and text's encoding; torch has its own again at the end."""
     before, found = torch.get_num_threads(), list[int]()
-    for name in ("encode_image", "encode_text"):
+    for name in ("see", "read"):
         true = getattr(FrozenClip, name)
 
         def counted(self: FrozenClip, given: object, true: Callable[..., object] = true) -> object:
