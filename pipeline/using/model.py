@@ -31,6 +31,7 @@ from mma.adapters.storage import restored
 from mma.cache.durable import PARTIAL, sha256, sync_tree
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
+from mma.pipeline.fitting.saved import MOST_WEIGHTS
 from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import parse_json, read_regular
 
@@ -38,7 +39,6 @@ SCHEMA = "mma-model"
 VERSION = 1
 ABOUT, WEIGHTS, CARD = "model.json", "weights.safetensors", "README.md"
 METHODS = ("lac", "aps")  # of conformal sets
-MOST_WEIGHTS = 2**33  # bytes
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("adapter", "prompts", "reduce", "weights_sha256", "mma"), str),
     **dict.fromkeys(("options", "encoder", "fitted", "validation"), dict),
