@@ -17,7 +17,8 @@ from typing import Any
 
 from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.reports.comparisons import LEVEL
-from mma.pipeline.reports.figures import as_inline_svg, pictures
+from mma.pipeline.reports.drawing import as_inline_svg
+from mma.pipeline.reports.figures import pictures
 from mma.pipeline.reports.findings import Group, Report
 from mma.pipeline.reports.sheets import Entry, Layout, Line, Sheet
 from mma.pipeline.reports.tables import selection_text

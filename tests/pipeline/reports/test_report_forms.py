@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from mma.pipeline.console import make_console
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.reports.figures import FORMATS, as_inline_svg, pictures, write_figures
+from mma.pipeline.reports.drawing import FORMATS, as_inline_svg
+from mma.pipeline.reports.figures import pictures, write_figures
 from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown, show_report
