@@ -24,7 +24,7 @@ from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
 from mma.pipeline.explaining.attention import Attention, attention_of
 from mma.pipeline.explaining.channels import Masked, masked_by
-from mma.pipeline.explaining.looks import Answered, Look, answers_of, looks_at
+from mma.pipeline.explaining.looks import IMAGES, Answered, Look, answers_of, looks_at
 from mma.pipeline.explaining.settings import ExplainSettings
 from mma.pipeline.explaining.shots import rows_of_shots, said_by_shots
 from mma.pipeline.explaining.trades import Trade, trades_of
@@ -69,7 +69,7 @@ def explain(settings: ExplainSettings) -> Explanation:
     return explained(saved_fit(settings.run, settings.seed, settings.cache, "cpu"), settings.image)
 
 
-def explained(fit: SavedFit, images: Sequence[str] = ()) -> Explanation:
+def explained(fit: SavedFit, images: Sequence[str] = (), most: int = IMAGES) -> Explanation:
     """Look into a fit. Raises UsageError for an image that is not there, and where there is nothing to look into."""
     kind = adapter_class(fit.setting.adapter)
     if kind.transductive != "no" or kind.uses_views == "test":
@@ -81,7 +81,7 @@ def explained(fit: SavedFit, images: Sequence[str] = ()) -> Explanation:
     label = np.concatenate([each.label for each in answers])
     before = np.concatenate([each.said(each.zero_shot) for each in answers])
     after = np.concatenate([each.said(each.adapted) for each in answers])
-    shown = [_shown(fit, look) for look in looks_at(fit, answers, images)]
+    shown = [_shown(fit, look) for look in looks_at(fit, answers, images, most)]
     return Explanation(fit, answers, shown, trades_of(label, before, after))
 
 

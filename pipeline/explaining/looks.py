@@ -68,11 +68,11 @@ def answers_of(fit: SavedFit) -> list[Answered]:
     return found
 
 
-def looks_at(fit: SavedFit, answers: Sequence[Answered], wanted: Sequence[str]) -> list[Look]:
-    """The images that are named, by row or path; else those whose answer changed most. Raises UsageError."""
+def looks_at(fit: SavedFit, answers: Sequence[Answered], wanted: Sequence[str], most: int = IMAGES) -> list[Look]:
+    """The images that are named, by row or path; else `most` whose answer changed most. Raises UsageError."""
     path = fit.features.images.cache.split("test").path
     images = fit.features.images.images("test", fit.setting.protocol.test_noise)
-    rows = [row_of(name, path) for name in wanted] or changed_most(answers)
+    rows = [row_of(name, path) for name in wanted] or changed_most(answers)[:most]
     found = []
     for row in rows:
         of = next((answered for answered in answers if row in answered.rows), None)

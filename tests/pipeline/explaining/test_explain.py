@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import mma
 from mma.pipeline.errors import UsageError
 from mma.pipeline.explaining.explain import arrays_of, explain, explained
 from mma.pipeline.explaining.looks import row_of
+from mma.pipeline.explaining.of_report import ImageFinder, pictures_of_fits
 from mma.pipeline.explaining.settings import ExplainSettings
 from mma.pipeline.explaining.trades import Trade, trades_of
 from mma.pipeline.explaining.words import headline, paragraph
 from mma.pipeline.fitting.results import setting_folder
 from mma.pipeline.fitting.saved import saved_fit
+from mma.pipeline.reports.make_report import make_report
 
 ADAPTERS = ("mma", "rada", "tip-adapter", "linear-probe")
 EPOCHS = {"epochs": 3}
@@ -67,6 +70,20 @@ def test_the_command_writes_arrays_without_pickle_and_pictures(
     np.testing.assert_allclose(arrays["image5_to_prompts"].sum(1), 1, atol=1e-5)
     assert (tmp_path / "f" / "row5-attention.svg").stat().st_size > 1000
     assert (tmp_path / "f" / "trades.png").is_file() == bool(len(arrays["trades"]))
+
+
+def test_the_page_shows_what_the_best_fits_did_where_cache_and_weights_are_at_hand(
+    runs: dict[str, Path], small_cache: Path
+) -> None:
+    report = make_report(runs["mma"].parent)
+    shown = pictures_of_fits(report)
+    assert any(picture.name.endswith("-attention") for picture in shown)
+    find = ImageFinder()
+    assert find(str(small_cache), 5) == ("test/5", None)  # an imported cache has no image files
+    assert find("gone.zarr", 5) is None
+    group = report.groups[0]
+    gone = [replace(row, setting=replace(row.setting, id="gone")) for row in group.rows]
+    assert pictures_of_fits(replace(report, groups=[replace(group, rows=gone)])) == []
 
 
 def test_shots_are_named_by_their_rows_of_train(runs: dict[str, Path]) -> None:
