@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -55,6 +55,7 @@ class Column:
     name: str
     right: bool = False  # numbers stand to the right
     spare: bool = False  # left out where there is no room for all
+    widest: int | None = None  # letters in a line; what is longer goes on in the next one
 
 
 def show_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
@@ -93,7 +94,8 @@ def show_pairs(console: Console, pairs: Sequence[tuple[str, Cell]]) -> None:
 def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     table = Table()
     for column in columns:
-        table.add_column(plain(column.name), justify="right" if column.right else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if column.right else "left"
+        table.add_column(plain(column.name), justify=justify, no_wrap=not column.widest, max_width=column.widest)
     for row in rows:
         table.add_row(*map(_plain_cell, row))
     return table

@@ -19,6 +19,7 @@ from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.cli.commands import chosen, extra_options, takes
 from mma.pipeline.cli.console import AsJson, stderr, stdout, told
 from mma.pipeline.cli.datasets import datasets_app
+from mma.pipeline.cli.explaining import explain
 from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.cli.report import report
@@ -147,6 +148,7 @@ app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unk
 app.command(cls=Command)(predict)
 app.command(cls=Command)(audit)
 app.command(cls=Command)(report)
+app.command(cls=Command)(explain)
 app.command(cls=Command)(reproduce)
 
 

@@ -23,8 +23,10 @@ RUNS = inspect.Parameter(
 @takes(ReportSettings, extra=[RUNS])
 def report(context: typer.Context, runs: Path, **given: Any) -> None:
     """What runs say: every difference with its interval and verdict; tables for a paper, figures, one page."""
+    from mma.pipeline.explaining.of_report import ImageFinder, pictures_of_fits
+    from mma.pipeline.reports.page import Beyond
     from mma.pipeline.reports.report import report as run
     from mma.pipeline.reports.written import show_report
 
     settings = chosen(ReportSettings, given, runs=runs)
-    show_report(stdout(), run(settings, stderr()))
+    show_report(stdout(), run(settings, stderr(), Beyond(ImageFinder(), pictures_of_fits)))

@@ -74,12 +74,17 @@ def over_datasets(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
     """The averages of one row per data set: metric -> mean and half-width, in percent."""
     values: dict[str, tuple[float, float | None]] = {}
     for metric in rows[0].metrics:
-        of_rows = [mean_interval(row.values(metric)) for row in rows]
-        halves = [half for _, half in of_rows if half is not None]
-        # seeds of different data sets are independent: half-widths add as squares; data sets are fixed
-        half = math.sqrt(sum(half**2 for half in halves)) / len(rows) if len(halves) == len(rows) else None
-        values[metric] = (float(np.mean([mean for mean, _ in of_rows])), half)
+        values[metric] = mean_of_datasets([row.values(metric) for row in rows])
     if "H" in values:
         values[MEAN_OF_H] = values["H"]
         values["H"] = (h_of_means(np.array(values["base"][0]), np.array(values["new"][0])), None)
     return values
+
+
+def mean_of_datasets(values: Sequence[Sequence[float]]) -> tuple[float, float | None]:
+    """Mean and half-width of the data sets' means, from the values of the seeds of each."""
+    of_datasets = [mean_interval(each) for each in values]
+    halves = [half for _, half in of_datasets if half is not None]
+    # seeds of different data sets are independent: half-widths add as squares; data sets are fixed
+    half = math.sqrt(sum(half**2 for half in halves)) / len(values) if len(halves) == len(values) else None
+    return float(np.mean([mean for mean, _ in of_datasets])), half

@@ -6,23 +6,18 @@ reliability curve, which needs probabilities, is left out.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mma.cache.durable import write_whole
 from mma.pipeline.fitting.factors import described
 from mma.pipeline.reports.comparisons import LEVEL, change_per_class, holm
+from mma.pipeline.reports.drawing import COLOURS, DASHES, INK, MARKERS, Picture, short, write_pictures
 from mma.pipeline.reports.findings import Finding, Group, main_block
 from mma.pipeline.reports.metrics import classified
 from mma.pipeline.reports.pairing import baseline_of, common_seeds, compare, tests_of, values_of
@@ -35,38 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMN = 3.35  # inches: the width of a column in the usual two-column styles
-FORMATS = ("pdf", "svg", "png")
-DOTS = 300  # per inch of a PNG
-INK = "#222222"  # text and axes; on the page it becomes the colour of the page's text
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")  # Okabe and Ito (2008)
-MARKERS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
 MOST_LINES, MOST_PAIRS, MOST_BARS = 8, 16, 20
 MOST_NUMBERS = 64  # in the places of a heat map
-STYLE: Any = {
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "legend.fontsize": 6,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "text.parse_math": False,  # a name with a dollar is a name
-    "svg.hashsalt": "mma",
-    "pdf.fonttype": 42,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure still to be drawn: the name of its file, and what it shows, in words."""
-
-    name: str
-    caption: str
-    height: float  # inches
-    draw: Callable[[Figure], None]
 
 
 def pictures(layout: Layout) -> list[Picture]:
@@ -84,45 +49,7 @@ def pictures(layout: Layout) -> list[Picture]:
 
 def write_figures(layout: Layout, folder: Path) -> list[Path]:
     """Every figure as PDF, SVG and PNG. Returns the files."""
-    written = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for picture in pictures(layout):
-        with _drawn(picture) as figure:
-            for suffix in FORMATS:
-                stream = io.BytesIO()
-                metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
-                figure.savefig(stream, format=suffix, dpi=DOTS, metadata=metadata)
-                path = folder / f"{picture.name}.{suffix}"
-                write_whole(path, stream.getvalue())
-                written.append(path)
-    return written
-
-
-def as_inline_svg(picture: Picture) -> str:
-    """A figure as an SVG element for a page: its own names, and the page's text colour and font."""
-    import matplotlib
-
-    with _drawn(picture) as figure, matplotlib.rc_context({"svg.fonttype": "none"}):
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    text = stream.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{picture.name}-', text)
-    text = re.sub(r'(href="|url\()#', rf"\g<1>#{picture.name}-", text)
-    text = text.replace(INK, "currentColor")
-    return re.sub(r"<svg ", '<svg aria-hidden="true" focusable="false" ', text, count=1)
-
-
-@contextmanager
-def _drawn(picture: Picture) -> Iterator[Figure]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is drawn as a box
-        figure = Figure(figsize=(COLUMN, picture.height), layout="constrained")
-        picture.draw(figure)
-        yield figure
+    return write_pictures(pictures(layout), folder)
 
 
 def _of_group(layout: Layout, group: Group, colours: Mapping[str, str]) -> list[Picture]:
@@ -197,7 +124,7 @@ def _curves(figure: Figure, sheet: Sheet, colours: Mapping[str, str]) -> None:
         there = [(at, entry) for at, entry in zip(x, line.entries, strict=True) if entry]
         at, mean = [each for each, _ in there], [entry.mean for _, entry in there]
         label = ", ".join(plain(word) for word in line.words if word)
-        axes.plot(at, mean, color=colour, marker=style[0], linestyle=style[1], label=_short(label))
+        axes.plot(at, mean, color=colour, marker=style[0], linestyle=style[1], label=short(label))
         low, high = [entry.low for _, entry in there], [entry.high for _, entry in there]
         axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     if min(x) > 0 and max(x) / min(x) >= 8:
@@ -222,7 +149,7 @@ def _base_new(figure: Figure, rows: Sequence[Finding], colours: Mapping[str, str
             marker=style[0],
             linestyle="none",
             linewidth=0.7,
-            label=_short(plain(marked_name(row))),
+            label=short(plain(marked_name(row))),
         )
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     grid = np.linspace(left, right, 200)
@@ -259,7 +186,7 @@ def _pairs(figure: Figure, rows: Sequence[Finding], group: Group) -> None:
             weight = "bold" if p[a, b] < LEVEL else "normal"
             colour = "white" if dark else "black"
             axes.text(b, a, f"{mean[a, b]:+.1f}", ha="center", va="center", fontsize=5, color=colour, weight=weight)
-    names = [_short(plain(marked_name(row))) for row in rows]
+    names = [short(plain(marked_name(row))) for row in rows]
     axes.set_xticks(range(len(rows)), names, rotation=90, fontsize=5)
     axes.set_yticks(range(len(rows)), names, fontsize=5)
 
@@ -331,7 +258,7 @@ def _confusion(figure: Figure, folder: Path, top: Finding, test: str) -> None:
 
 def _class_name(row: Finding, c: int) -> str:
     names = row.setting.classnames
-    return _short(plain(names[c])) if c < len(names) else f"class {c}"
+    return short(plain(names[c])) if c < len(names) else f"class {c}"
 
 
 def _styles() -> Iterator[tuple[str, str]]:
@@ -364,10 +291,6 @@ def _best_by_h(rows: Sequence[Finding]) -> list[Finding]:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 28 else f"{text[:27]}…"
 
 
 def _is_number(text: str) -> bool:

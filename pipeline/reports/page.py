@@ -9,7 +9,8 @@ import base64
 import hashlib
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -17,8 +18,10 @@ from typing import Any
 
 from mma.pipeline.fitting.cells import NO_SELECTION
 from mma.pipeline.reports.comparisons import LEVEL
-from mma.pipeline.reports.figures import as_inline_svg, pictures
+from mma.pipeline.reports.drawing import Picture, as_inline_svg
+from mma.pipeline.reports.figures import pictures
 from mma.pipeline.reports.findings import Group, Report
+from mma.pipeline.reports.hardest import Finder, hardest
 from mma.pipeline.reports.sheets import Entry, Layout, Line, Sheet
 from mma.pipeline.reports.tables import selection_text
 from mma.pipeline.reports.written import interval, number, plain
@@ -26,7 +29,22 @@ from mma.pipeline.reports.written import interval, number, plain
 MOST_FIGURES = 40  # on the page: about 20 kB each
 
 
-def page(layout: Layout) -> str:
+def _nothing(*asked: object) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What the page shows that is in no results folder; whoever makes the page knows where to find it."""
+
+    image: Finder = _nothing
+    pictures: Callable[[Report], list[Picture]] = lambda report: []
+
+
+NOTHING_BEYOND = Beyond()
+
+
+def page(layout: Layout, beyond: Beyond = NOTHING_BEYOND) -> str:
     """The page as HTML."""
     from jinja2 import Environment
     from markupsafe import Markup
@@ -48,6 +66,8 @@ def page(layout: Layout) -> str:
         long=[(sheet, _rows(sheet, group, bases)) for sheet, group in zip(layout.long, report.groups, strict=True)],
         figures=[{"caption": p.caption, "svg": Markup(as_inline_svg(p))} for p in drawn[:MOST_FIGURES]],
         left_out=max(len(drawn) - MOST_FIGURES, 0),
+        looked_into=[{"caption": p.caption, "svg": Markup(as_inline_svg(p))} for p in beyond.pictures(report)],
+        hardest=[(group.title, shown) for group in report.groups if (shown := _hardest(report, group, beyond))],
         notes=report.notes,
         provenance=_provenance(report),
         bases=_json(bases),
@@ -97,6 +117,16 @@ def _rows(sheet: Sheet, group: Group, bases: list[str]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _hardest(report: Report, group: Group, beyond: Beyond) -> list[dict[str, Any]]:
+    """The images that hardly any fit has right, with their paths and thumbnails where they are at hand."""
+    shown = []
+    for image in hardest(report.folder, group):
+        path, jpeg = beyond.image(image.cache, image.row) or (f"row {image.row} of the test split", None)
+        data = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else None
+        shown.append({"image": image, "path": path, "data": data})
+    return shown
 
 
 def _provenance(report: Report) -> list[tuple[str, str]]:

@@ -17,11 +17,14 @@ from mma.pipeline.fitting.protocols import METRICS
 from mma.pipeline.fitting.results import Grid, Row
 from mma.pipeline.fitting.settings import FACTORS
 from mma.pipeline.options import written
-from mma.pipeline.reports.averages import MISSING
+from mma.pipeline.reports.aggregates import h_of_means
+from mma.pipeline.reports.averages import MISSING, mean_of_datasets
 from mma.pipeline.reports.differences import seed_by_seed
 from mma.pipeline.reports.tables import columns_of, data_name, interval_text, star
 
 APART = ("seed", "protocol", "target")  # seeds are in the interval, protocols have a table each, targets are all scored
+
+DATASET, AVERAGE = "dataset", "average"
 
 Place = tuple[Any, Any]  # the values of the two factors
 
@@ -32,7 +35,8 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None, 
 
     Where adapters are compared, a row without the other factor stands at each of its values, as zero-shot does at any
     number of shots. What `over` names is averaged within a seed, and the title says so; a place that lacks some of it
-    has a dash. Intervals are over seeds. Raises UsageError where anything else would be averaged.
+    has a dash. Data sets end with their average. Intervals are over seeds. Raises UsageError where anything else would
+    be averaged.
     """
     names = _names(pivot)
     groups: dict[tuple[str, str, str], list[Row]] = {}
@@ -50,12 +54,18 @@ def show_pivot(console: Console, ablated: Grid, pivot: str, metric: str | None, 
         averaged = _averaged(places, over, pivot)
         words = [data_name(rows[0], ablated.rows)] * bool(cache) + [adapter] * bool(adapter) + [protocol]
         title = f"{', '.join(words)}: {shown}{', mean over ' * bool(averaged)}{' and '.join(averaged)}"
-        across = list(dict.fromkeys(at[1] for at in places))
+        downs, across = (list(dict.fromkeys(at[side] for at in places)) for side in (0, 1))
         columns = [Column(f"{names[0]} \\ {names[1]}"), *(Column(as_typed(value), right=True) for value in across)]
-        table = [
-            [as_typed(down), *(_text(places.get((down, value), []), rows, over, shown) for value in across)]
-            for down in dict.fromkeys(at[0] for at in places)
-        ]
+        text = {(a, b): _text(places.get((a, b), []), rows, over, shown) for a in downs for b in across}
+        table = [[as_typed(down), *(text[down, value] for value in across)] for down in downs]
+        if names[1] == DATASET and len(across) > 1:
+            columns.append(Column(AVERAGE, right=True))
+            for down, line in zip(downs, table, strict=True):
+                line.append(_average([places.get((down, value), []) for value in across], line[1:], shown))
+        if names[0] == DATASET and len(downs) > 1:
+            lines = {value: [places.get((down, value), []) for down in downs] for value in across}
+            averages = [_average(lines[value], [text[down, value] for down in downs], shown) for value in across]
+            table.append([AVERAGE, *averages])
         show_table(console, columns, table, title)
 
 
@@ -141,6 +151,26 @@ def _text(there: Sequence[Row], rows: Sequence[Row], over: Sequence[str], metric
     if not seeds:
         return MISSING
     return interval_text([float(np.mean(values)) for values in seeds.values()], there) + star(there[0], metric)
+
+
+def _average(by_dataset: Sequence[Sequence[Row]], texts: Sequence[str], metric: str) -> str:
+    """The mean over data sets of what stands in their places, H that of the mean base and the mean new; a dash where
+    one of them has a dash.
+    """
+    if MISSING in texts:
+        return MISSING
+    found = {name: _over_datasets(by_dataset, name) for name in (("base", "new") if metric == "H" else (metric,))}
+    marks = star(by_dataset[0][0], metric)
+    if metric == "H":
+        return f"{float(h_of_means(np.array(found['base'][0]), np.array(found['new'][0]))):.2f}{marks}"
+    mean, half = found[metric]
+    return (f"{mean:.2f} ± {half:.2f}" if half else f"{mean:.2f}") + marks
+
+
+def _over_datasets(by_dataset: Sequence[Sequence[Row]], metric: str) -> tuple[float, float | None]:
+    """Mean and half-width over data sets of one metric; rows of a data set are averaged within a seed."""
+    seeds = [seed_by_seed([row.by_seed(metric) for row in rows]).values() for rows in by_dataset]
+    return mean_of_datasets([[float(np.mean(values)) for values in each] for each in seeds])
 
 
 def _at(row: Row, over: Sequence[str]) -> tuple[str, ...]:

@@ -12,19 +12,22 @@ from mma.cache.durable import write_whole
 from mma.pipeline.errors import UsageError
 from mma.pipeline.reports.figures import write_figures
 from mma.pipeline.reports.make_report import make_report
-from mma.pipeline.reports.page import page
+from mma.pipeline.reports.page import Beyond, page
 from mma.pipeline.reports.settings import ReportSettings
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown
 
 
-def report(settings: ReportSettings, console: Console) -> Layout:
-    """Make the report, and write the files. Raises UsageError before any work where a file cannot be written."""
+def report(settings: ReportSettings, console: Console, beyond: Beyond | None = None) -> Layout:
+    """Make the report, and write the files; `beyond`: what the page shows besides.
+
+    Raises UsageError before any work where a file cannot be written.
+    """
     forms: dict[str, Callable[[Layout], str]] = {
         "markdown": markdown,
         "latex": latex,
         "csv": lambda made: as_csv(made.report),
-        "html": page,
+        "html": lambda made: page(made, beyond or Beyond()),
     }
     for name in (*forms, "figures"):
         path = getattr(settings, name)

@@ -7,15 +7,16 @@ import io
 import math
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from mma.pipeline.console import Cell, Column, show_table
 from mma.pipeline.fitting.factors import as_typed
 from mma.pipeline.reports.findings import BEST, TIED, Report
 from mma.pipeline.reports.pairing import CONDITIONS
 from mma.pipeline.reports.sheets import Entry, Layout, marked_name
 
 NOTHING = "-"
+VERDICT = 60  # letters of a verdict in a line of a terminal's table
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -33,23 +34,19 @@ MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{letter: f"\\{letter}" for
 
 def show_report(console: Console, layout: Layout) -> None:
     """The headline, the wide tables, then every setting with its verdict; notes last."""
-    console.print(plain(layout.report.headline), markup=False)
+    console.print(plain(layout.report.headline))
     for sheet in layout.sheets:
-        table = Table(title=escape(plain(sheet.title)), title_justify="left")
-        for head in sheet.heads:
-            table.add_column(escape(plain(head)), no_wrap=True)
-        for column in sheet.columns:
-            table.add_column(escape(plain(column)), justify="right", no_wrap=True)
         remarks = any(line.remark for line in sheet.lines)
-        if remarks:
-            table.add_column("verdict")
+        columns = [Column(plain(head)) for head in sheet.heads]
+        columns += [Column(plain(column), right=True) for column in sheet.columns]
+        columns += [Column("verdict", widest=VERDICT)] * remarks
+        rows: list[list[Cell]] = []
         for line in sheet.lines:
-            texts = [_rich(entry) for entry in line.entries]
-            words = [escape(plain(word)) for word in line.words]
-            table.add_row(*words, *texts, *([escape(plain(line.remark))] if remarks else []))
-        console.print(table, soft_wrap=False)
+            remark: list[Cell] = [plain(line.remark)] if remarks else []
+            rows.append([*map(plain, line.words), *map(_cell_of, line.entries), *remark])
+        show_table(console, columns, rows, plain(sheet.title))
     for note in layout.report.notes:
-        console.print(plain(note), markup=False)
+        console.print(plain(note))
 
 
 def markdown(layout: Layout) -> str:
@@ -158,12 +155,12 @@ def interval(entry: Entry) -> str:
     return "" if math.isnan(entry.low) else f"[{entry.low:.2f}, {entry.high:.2f}]"
 
 
-def _rich(entry: Entry | None) -> str:
+def _cell_of(entry: Entry | None) -> Cell:
+    """A cell of a terminal's table: the best bold, what is not distinguishable from it underlined."""
     if entry is None:
         return NOTHING
-    style = {BEST: "bold", TIED: "underline"}.get(entry.mark)
-    shown = f"[{style}]{number(entry)}[/{style}]" if style else number(entry)
-    return f"{shown} {escape(interval(entry))}".rstrip()
+    style = {BEST: "bold", TIED: "underline"}.get(entry.mark, "")
+    return Text.assemble((number(entry), style), f" {interval(entry)}" if interval(entry) else "")
 
 
 def _md_entry(entry: Entry | None) -> str:

@@ -25,14 +25,13 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Cell, Choice, Setting, resolve
 from mma.pipeline.fitting.features import Address, Features, Loader
-from mma.pipeline.fitting.protocols import FewShot, make_protocol
+from mma.pipeline.fitting.protocols import FewShot
 from mma.pipeline.fitting.run import check_cell, run_cell
+from mma.pipeline.fitting.saved import saved_fit
 from mma.pipeline.fitting.settings import FACTORS
-from mma.pipeline.regular_files import read_json, read_regular
 from mma.pipeline.using.calibrate import calibrate
 from mma.pipeline.using.card import model_card
 from mma.pipeline.using.model import (
-    MOST_WEIGHTS,
     Model,
     Shots,
     check_place,
@@ -168,33 +167,10 @@ def _options(settings: ExportSettings) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _from_run(settings: ExportSettings) -> tuple[Features, Fitted]:
     """A seed of a run, and the data it was fitted on. Raises UsageError where either is not what it was."""
-    folder = Path(settings.run or "")
-    try:
-        config = read_json(folder / "config.json")
-        weights = read_regular(folder / f"weights-{settings.seed}.safetensors", MOST_WEIGHTS)
-        metrics = read_json(folder / "metrics.json").get(str(settings.seed), {})
-    except (OSError, ValueError) as error:
-        what = getattr(error, "filename", None) or folder
-        raise UsageError(
-            f"{what} cannot be read ({getattr(error, 'strerror', None) or error}): a run is the folder "
-            "runs/<adapter>-<id> of `mma fit`, and `seed` one of its seeds"
-        ) from error
-    try:
-        data = config["data"]
-        address = Address(
-            settings.cache or config["cache_path"], data["prompts"], data["reduce"], pick_device(settings.device).type
-        )
-        protocol = make_protocol(config["protocol"]["name"], config["protocol"])
-        refuse_unservable(config["adapter"])
-        choice = Choice(config["adapter"], protocol, config["options"], config["recipe"] or {}, "val")
-        select, known = config["select"], data["digest"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / 'config.json'} is not that of a fit ({error})") from error
-    features = Loader().features(address)
-    if features.data.digest != known:
-        raise UsageError(f"{address.cache} is not the cache that {folder} was fitted on: give it with `cache=PATH`")
-    setting = replace(resolve(choice, features.data), select=select)
-    return features, _of_cell(features, setting, settings.seed, from_bytes(weights), metrics)
+    saved = saved_fit(Path(settings.run or ""), settings.seed, settings.cache, settings.device)
+    refuse_unservable(saved.setting.adapter)
+    features, setting = saved.features, saved.setting
+    return features, _of_cell(features, setting, settings.seed, saved.adapter, saved.details)
 
 
 def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, details: Mapping[str, Any]) -> Fitted:

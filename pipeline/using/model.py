@@ -34,6 +34,7 @@ from mma.adapters.storage import restored
 from mma.cache.durable import PARTIAL, sha256, sync_tree
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
+from mma.pipeline.fitting.saved import MOST_WEIGHTS
 from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import open_regular, parse_json, read_regular
 
@@ -41,7 +42,6 @@ SCHEMA = "mma-model"
 VERSION = 1
 ABOUT, WEIGHTS, CARD, ONNX = "model.json", "weights.safetensors", "README.md", "model.onnx"
 METHODS = ("lac", "aps")  # of conformal sets
-MOST_WEIGHTS = 2**33  # bytes
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("adapter", "prompts", "reduce", "weights_sha256", "mma"), str),
     **dict.fromkeys(("options", "encoder", "fitted", "validation"), dict),

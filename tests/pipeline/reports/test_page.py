@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Any
 import pytest
 
 from mma.pipeline.fitting.protocols import FewShot
+from mma.pipeline.reports.hardest import MOST
 from mma.pipeline.reports.make_report import make_report
-from mma.pipeline.reports.page import page
+from mma.pipeline.reports.page import Beyond, page
 from mma.pipeline.reports.sheets import lay_out
 
 from . import runs
 
 SCRIPT = "</script><script>alert(1)</script>"
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")  # the smallest picture there is
 FLAGS = (
     "headless=new",
     "no-sandbox",
@@ -42,17 +46,27 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             runs.record(folder, runs.setting_of("taskres", dataset, FewShot(shots=shots)), range(2), right, **said)
             runs.record(folder, runs.setting_of("gda", dataset, FewShot(shots=shots)), range(2), right - 0.1, **said)
     path = folder / "page.html"
-    path.write_text(page(lay_out(make_report(folder))), encoding="utf-8")
+    beyond = Beyond(lambda cache, row: (f"{SCRIPT}/{row}.jpg", PIXEL if row % 2 else None))
+    path.write_text(page(lay_out(make_report(folder)), beyond), encoding="utf-8")
     return path
 
 
 def test_text_from_outside_is_escaped(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count("<script") == 2  # the commands, and the page's own
-    assert "<img" not in text
+    assert "<img src=x" not in text
+    assert all(tag.startswith('<img src="data:image/jpeg;base64,') for tag in re.findall(r"<img[^>]*", text))
     assert "\u202e" not in text
     assert "{{ 7 * 7 }}" in text
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in text
+
+
+def test_the_hardest_images_stand_with_path_and_picture_where_they_are_at_hand(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    section = text.partition('id="hardest"')[2].partition("</section>")[0]
+    rows = [int(row) for row in re.findall(r"/(\d+)\.jpg", section)]
+    assert len(rows) == 2 * MOST
+    assert section.count("<img") == sum(row % 2 for row in rows)
 
 
 def test_the_page_holds_all_it_needs(file: Path) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Choice, Data, resolve
-from mma.pipeline.fitting.protocols import FewShot
+from mma.pipeline.fitting.protocols import BaseToNew, FewShot
 from mma.pipeline.fitting.results import Grid, Result, Row
 from mma.pipeline.reports.pivot import check_pivot, show_pivot
 from mma.pipeline.reports.statistics import mean_text
@@ -50,17 +50,32 @@ def test_all_adapters_and_data_sets_stand_in_one_table() -> None:
     title, cells = table_of([r for r in GRID if r.setting.protocol.shots != 4], "adapter,dataset")
     assert title == "few-shot: accuracy"
     assert cells == {
-        "adapter \\ dataset": ["a", "b"],
-        "zero-shot": ["50.00", "40.00"],
-        "gda": [mean_text([60, 62]), mean_text([45, 46])],
+        "adapter \\ dataset": ["a", "b", "average"],
+        "zero-shot": ["50.00", "40.00", "45.00"],
+        "gda": [mean_text([60, 62]), mean_text([45, 46]), "53.25 ± 7.10"],  # hypot(12.71, 6.35) / 2
     }
+
+
+def test_data_sets_that_stand_one_below_the_other_end_with_their_average() -> None:
+    _, cells = table_of([r for r in GRID if r.setting.protocol.shots != 4], "dataset,adapter")
+    assert cells["average"] == ["45.00", "53.25 ± 7.10"]
+
+
+def test_the_average_of_H_is_that_of_the_mean_base_and_the_mean_new() -> None:
+    rows = []
+    for dataset, base, new in (("a", 80.0, 40.0), ("b", 60.0, 60.0)):
+        setting = resolve(Choice("gda", BaseToNew(shots=2), {}), Data(dataset, "default", "unit", dataset))
+        metrics = {"base": base, "new": new, "H": 2 * base * new / (base + new)}
+        rows.append(Row(setting, [Result(Cell(setting, 0), metrics, DETAILS, 1.0, [])], f"{dataset}.zarr"))
+    _, cells = table_of(rows, "adapter,dataset")
+    assert cells["gda"] == ["53.33", "60.00", "58.33"]  # 2 * 70 * 50 / 120
 
 
 def test_what_is_named_is_averaged_within_a_seed_and_the_title_says_so() -> None:
     title, cells = table_of(GRID, "adapter,dataset", ["shots"])
     assert title == "few-shot: accuracy, mean over shots 2, 4"
-    assert cells["gda"] == [mean_text([65, 68]), mean_text([50, 52])]
-    assert cells["zero-shot"] == ["50.00", "40.00"]
+    assert cells["gda"][:2] == [mean_text([65, 68]), mean_text([50, 52])]
+    assert cells["zero-shot"] == ["50.00", "40.00", "45.00"]
 
 
 def test_what_was_not_named_is_never_averaged() -> None:
@@ -79,7 +94,7 @@ def test_a_method_without_a_factor_stands_at_each_of_its_values() -> None:
 
 def test_a_place_that_lacks_some_of_what_is_averaged_elsewhere_is_a_dash() -> None:
     _, cells = table_of(GRID[:-1], "adapter,dataset", ["shots"])
-    assert cells["gda"] == [mean_text([65, 68]), "—"]
+    assert cells["gda"] == [mean_text([65, 68]), "—", "—"]
 
 
 def test_only_seeds_that_all_averaged_rows_have_are_averaged() -> None:

@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
-from rich.console import Console
 
+from mma.pipeline.console import make_console
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.reports.figures import FORMATS, as_inline_svg, pictures, write_figures
+from mma.pipeline.reports.drawing import FORMATS, as_inline_svg
+from mma.pipeline.reports.figures import pictures, write_figures
 from mma.pipeline.reports.make_report import make_report
 from mma.pipeline.reports.sheets import Layout, lay_out
 from mma.pipeline.reports.written import as_csv, latex, markdown, show_report
@@ -93,18 +94,25 @@ def test_csv_has_every_metric_at_full_precision_with_its_difference(layout: Layo
     assert count == len(read)
 
 
-def test_the_terminal_has_the_same_numbers(layout: Layout) -> None:
+def test_the_terminal_has_the_same_numbers_and_no_markup(layout: Layout) -> None:
     said = io.StringIO()
-    show_report(Console(file=said, width=400), layout)
-    lines = [line for line in said.getvalue().splitlines() if line.startswith("│")]
+    show_report(make_console(file=said, width=400), layout)
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("│") and line[2] != " "]
     for line, numbers in zip(lines, expected(layout, layout.sheets), strict=True):
         assert all(number in line for number in numbers)
+    assert "[bold]" not in said.getvalue()
+
+
+def test_a_narrow_terminal_cuts_no_number(layout: Layout) -> None:
+    said = io.StringIO()
+    show_report(make_console(file=said, width=60), layout)
+    assert all(number in said.getvalue() for numbers in expected(layout, layout.sheets) for number in numbers)
 
 
 def test_text_from_outside_is_text_in_every_form(tmp_path: Path) -> None:
     layout = hostile(tmp_path)
     said = io.StringIO()
-    show_report(Console(file=said, width=600), layout)
+    show_report(make_console(file=said, width=600), layout)
     for text in (said.getvalue(), markdown(layout), latex(layout)):
         assert "\u202e" not in text
     assert "[0]" in said.getvalue()
