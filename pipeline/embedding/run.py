@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from mma.cache import CacheWriter
+from mma.cache import CacheWriter, Chunk, FailedRow
 from mma.pipeline.datasets import Dataset
-from mma.pipeline.embedding.clip import FrozenClip, Outputs
+from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
+from mma.pipeline.embedding.texts import encode_texts
 from mma.pipeline.embedding.threads import threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
-
-TEXT_BATCH = 256
 
 
 def run_plan(plan: EmbedPlan, console: Console) -> None:
@@ -46,19 +45,9 @@ def run_plan(plan: EmbedPlan, console: Console) -> None:
 
 def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts: PromptSet) -> None:
     """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
-    texts = prompts.flat()
-    parts: list[Outputs] = []
-    with track(console, f"text {prompts.name}", len(texts), "texts") as advance:
-        for start in range(0, len(texts), TEXT_BATCH):
-            parts.append(clip.read(texts[start : start + TEXT_BATCH]))
-            advance(len(parts[-1].embedding))
-    embedding = np.concatenate([part.embedding for part in parts])
-    before = [part.penultimate for part in parts if part.penultimate is not None]
-    penultimate = np.concatenate(before) if before else None
-    if not np.isfinite(embedding).all() or not (penultimate is None or np.isfinite(penultimate).all()):
-        raise WorkError("the model returned NaN or infinity for a text: try `precision=fp32`")
-    shaped = None if penultimate is None else prompts.shaped(penultimate)
-    writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts, shaped)
+    found = encode_texts(console, clip, prompts.name, prompts.flat())
+    before = None if found.penultimate is None else prompts.shaped(found.penultimate)
+    writer.write_text(prompts.name, prompts.templates, prompts.shaped(found.embedding), prompts.texts, before)
 
 
 def embed_images(
@@ -71,15 +60,20 @@ def embed_images(
         for encoded in encode_chunks(clip, dataset, pending, how, advance):
             chunk, failures = encoded.chunk, encoded.failures
             failed += len(failures)
-            if failed > most:
-                row, _, reason = failures[-1]
-                raise WorkError(
-                    f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
-                    f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
-                    "or allow more"
-                )
+            refuse_failures(failed, most, dataset, chunk, failures)
             seen.write(chunk.unit, encoded.content, encoded.stamps)
             writer.write(chunk, encoded.embedding, failures, encoded.content, encoded.penultimate)
+
+
+def refuse_failures(failed: int, most: int, dataset: Dataset, chunk: Chunk, failures: Sequence[FailedRow]) -> None:
+    """WorkError where more than `most` rows of a cache have failed, the last `failures` among them in this chunk."""
+    if failures and failed > most:
+        row, _, reason = failures[-1]
+        raise WorkError(
+            f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
+            f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
+            "or allow more"
+        )
 
 
 def disk_error(path: Path, error: OSError) -> WorkError:
