@@ -167,6 +167,7 @@ def _compared(cache: Cache, header: Header, dataset: Dataset, content: dict[str,
     at = np.array([has.get(found, NOT_THERE) for found in new.content], np.int64)
     bounds = np.cumsum([len(content[name]) for name in dataset.splits])[:-1]
     growth = Growth(cache, header, content, dict(zip(dataset.splits, np.split(at, bounds), strict=True)))
+    done = _done_rows(cache)
     then, rest = _matched(old, new)
     for row, path in enumerate(new.path):
         was = then[row]
@@ -175,10 +176,10 @@ def _compared(cache: Cache, header: Header, dataset: Dataset, content: dict[str,
         elif new.content[row] != old.content[was]:
             if new.content[row] == UNKNOWN:
                 growth.gone.append(path)
-            elif old.content[was] == UNKNOWN:
-                growth.back.append(path)
-            else:
+            elif old.content[was] != UNKNOWN:
                 growth.overwritten.append(path)
+            elif done[was]:
+                growth.back.append(path)
         else:
             if new.classname[row] != old.classname[was]:
                 growth.moved.append(path)
@@ -188,6 +189,14 @@ def _compared(cache: Cache, header: Header, dataset: Dataset, content: dict[str,
                 growth.split.append(path)
     growth.gone.extend(old.path[row] for row in rest)
     return growth
+
+
+def _done_rows(cache: Cache) -> NDArray[np.bool_]:
+    """[N] whether a row of a cache, counted over its splits, is in a chunk that is done."""
+    done = {split: np.zeros(count, bool) for split, count in cache.header.rows.items()}
+    for chunk in cache.header.chunks():
+        done[chunk.split][chunk.start : chunk.stop] = chunk.unit in cache.journal
+    return np.concatenate(list(done.values()))
 
 
 _KEYS: tuple[Callable[[_Rows, int], Hashable], ...] = (

@@ -101,17 +101,17 @@ def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embe
 
 
 def test_update_embeds_what_has_changed_and_ends_as_a_new_cache_would(
-    embed: Embed, photo_folder: Path, tmp_path: Path
+    embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
-    path, _ = embed()
+    path, _ = embed(dataset=str(listed))
     for file in ("cat/3.jpg", "bird/0.jpg"):
         (photo_folder / file).write_bytes(photo(7, (64, 64)))
-    _, said = embed(update=True)
+    _, said = embed(dataset=str(listed), update=True)
     assert "2 images (" in said
     assert "embedded anew" in said
     assert "30 to do" not in said
-    assert snapshot(path) == snapshot(embed(cache=tmp_path / "new.zarr")[0])
-    assert "nothing to do" in embed()[1]
+    assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
+    assert "nothing to do" in embed(dataset=str(listed))[1]
 
 
 def test_an_update_that_is_interrupted_goes_on(embed: Embed, photo_folder: Path, tmp_path: Path) -> None:
@@ -125,16 +125,16 @@ def test_an_update_that_is_interrupted_goes_on(embed: Embed, photo_folder: Path,
 
 
 def test_an_image_changed_between_a_kill_and_its_resume_is_named(
-    embed: Embed, photo_folder: Path, tmp_path: Path
+    embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
-    stopped_after(3, embed)
+    stopped_after(3, embed, dataset=str(listed))
     path = tmp_path / "photos.zarr"
     first = open_cache(path, partial=True).split("train").path[0]
     overwrite(photo_folder / first, photo(7))
     with pytest.raises(UsageError, match=rf"1 image \({first}\) is not what"):
-        embed()
-    embed(update=True)
-    assert snapshot(path) == snapshot(embed(cache=tmp_path / "new.zarr")[0])
+        embed(dataset=str(listed))
+    embed(dataset=str(listed), update=True)
+    assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
 
 
 def test_what_has_not_changed_is_not_read_again(
