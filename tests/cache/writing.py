@@ -2,8 +2,8 @@
 
     python writing.py serve        forks a child for every request on stdin (a JSON line): a kill then costs no start
 
-A request is {"do": one of WORK, "path", "layout", "point", "times"}; the answer is two lines, the child's process id and
-how it ended (0, or minus the signal).
+A request is {"do": one of WORK, "path", "layout", "point", "times"}; the answer is two lines, the child's process id
+and how it ended (0, or minus the signal).
 """
 
 from __future__ import annotations
