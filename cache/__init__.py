@@ -1,6 +1,6 @@
 """The embedding cache: one Zarr group for one data set under one frozen model. Knows numpy and zarr; no torch."""
 
-from mma.cache.bounded import read_npy, read_parquet
+from mma.cache.bounded import most_bytes, read_npy, read_parquet
 from mma.cache.bundle import Bundle, write_bundle
 from mma.cache.diff import CacheDiff, diff_caches
 from mma.cache.errors import CacheError
@@ -59,6 +59,7 @@ __all__ = [
     "import_found",
     "import_npz",
     "mend",
+    "most_bytes",
     "open_cache",
     "read_npy",
     "read_parquet",

@@ -16,7 +16,7 @@ from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
-from mma.pipeline.embedding.threads import threads_of
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
 
@@ -30,7 +30,7 @@ def run_plan(plan: EmbedPlan, console: Console) -> None:
     work cannot go on.
     """
     try:
-        with _writer(plan) as writer, threads_of(writer.header):
+        with _writer(plan) as writer, computing_with(threads_of(writer.header)):
             writer.forget(plan.redo)
             if writer.pending_projections():
                 writer.write_projections(plan.clip.projections())

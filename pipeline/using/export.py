@@ -84,7 +84,7 @@ def export(settings: ExportSettings, console: Console) -> Path:
         prompts=features.text.prompts,
         templates=list(features.text.templates),
         reduce=features.text.reduce,
-        encoder=encoder_of(header.fingerprint, header.dtype, header.batch),
+        encoder=encoder_of(header),
         fitted={"dataset": features.images.dataset, "digest": features.data.digest, **fitted.how},
         validation=figures,
         calibration=calibration,

@@ -102,7 +102,7 @@ def encode_classes(model: Model, encoder: Encoder, names: tuple[str, ...]) -> to
             "cannot be put into them"
         )
     prompts = filled(about.prompts, about.templates, names)
-    embedding = prompts.shaped(encoder.clip.encode_text(prompts.flat()))
+    embedding = prompts.shaped(encoder.encode_text(prompts.flat()))
     return torch.from_numpy(reduce_prompts(embedding, about.reduce)).to(model.text)
 
 

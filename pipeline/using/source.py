@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.adapters.training import EVAL_BATCH
@@ -19,14 +19,17 @@ from mma.pipeline.datasets.base import Dataset
 from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.datasets.remote import find_remote
 from mma.pipeline.datasets.unlabelled import Listed, Unlabelled, find_unlabelled, is_image
+from mma.pipeline.embedding.threads import THREADS, computing_with
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import unit_images
+from mma.pipeline.regular_files import MOST_LINE, expanded
 from mma.pipeline.using.model import About, encoder_of, refuse_other_encoder
 from mma.pipeline.using.settings import PredictSettings
 
 if TYPE_CHECKING:
     from mma.pipeline.embedding.clip import FrozenClip
 
+T = TypeVar("T")
 STDIN = "-"
 SPLIT = "asked"  # what the images are called on their way through stage one
 
@@ -134,7 +137,8 @@ class Encoder:
         firsts = range(start - start % step, count, step)
         chunks = (Chunk(SPLIT, first // step, first, min(first + step, count)) for first in firsts)
         dataset = Dataset(SPLIT, (), (), {SPLIT: split})
-        for encoded in encode_chunks(self.clip, dataset, chunks, how):
+        found = encode_chunks(self.clip, dataset, chunks, how)
+        while (encoded := self._as_the_cache(lambda: next(found, None))) is not None:
             chunk = encoded.chunk
             skip = max(0, start - chunk.start)
             reasons = {row - chunk.start - skip: reason for row, _, reason in encoded.failures}
@@ -144,6 +148,16 @@ class Encoder:
                     embedding[row] = np.nan
             paths = [images.found.where + split.paths[row] for row in range(chunk.start + skip, chunk.stop)]
             yield Batch(paths, unit_images(embedding, self.device), {r: w for r, w in reasons.items() if r >= 0})
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings [T, D] of texts, as the model gives them."""
+        clip = self.clip
+        return self._as_the_cache(lambda: clip.encode_text(texts))
+
+    def _as_the_cache(self, compute: Callable[[], T]) -> T:
+        """What is computed, with as many threads as the cache was, so that an image has the bits that it has there."""
+        with computing_with(self.about.encoder.get(THREADS)):
+            return compute()
 
     def _load(self) -> FrozenClip:
         from mma.pipeline.embedding.clip import LOCAL, load_clip
@@ -179,7 +193,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
             listed.clear()
 
     for what in settings.what:
-        path = Path(what).expanduser()
+        path = expanded(what)
         if what == STDIN:
             listed += _read_stdin()
         elif "://" in what and (remote := find_remote(what)):
@@ -208,7 +222,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
 def _cached(what: str, settings: PredictSettings, encoder: Encoder) -> Cached:
     cache, about = open_cache(what), encoder.about
     header = cache.header
-    refuse_other_encoder(about.encoder, encoder_of(header.fingerprint, header.dtype, header.batch), what)
+    refuse_other_encoder(about.encoder, encoder_of(header), what)
     if header.dim != about.dim:
         raise UsageError(f"{what} has embeddings of {header.dim} dimensions, and the model {about.dim}")
     if settings.split is not None and settings.split not in header.rows:
@@ -217,5 +231,10 @@ def _cached(what: str, settings: PredictSettings, encoder: Encoder) -> Cached:
 
 
 def _read_stdin() -> list[str]:
-    lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-    return [shown_path(line) for line in lines if line]
+    """Paths, one on a line. UsageError for a line without an end."""
+    found = []
+    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise UsageError(f"standard input has a line of more than {MOST_LINE:,} bytes: give paths, one on a line")
+        found.append(os.fsdecode(line.rstrip(b"\r\n")))
+    return [shown_path(path) for path in found if path]

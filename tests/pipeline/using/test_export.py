@@ -17,8 +17,7 @@ from mma.pipeline.using.model import open_model
 from .conftest import exported
 
 TEST_TIME = ("tda", "dmn", "rada-ttt", "transclip")
-PENULTIMATE = ("prolip", "rada-projections")
-SERVED = [name for name in adapters() if name not in (*TEST_TIME, *PENULTIMATE)]
+SERVED = [name for name in adapters() if name not in TEST_TIME]
 FEW_EPOCHS = {"epochs": 3}
 
 
