@@ -101,9 +101,9 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
     settings = chosen(FitSettings, given, options=extra_options(context.args, FitSettings))
     fitted = run(settings, stderr())
     if json:
-        print(fitted_json(fitted))
+        print(fitted_json(fitted, settings.metrics))
     else:
-        show_fitted(stdout(), fitted)
+        show_fitted(stdout(), fitted, settings.metrics)
         stderr().print("Weights and predictions of every seed:")
         show_pairs(
             stderr(), [(f"  {row.setting.name}", str(setting_folder(settings.out, row.setting))) for row in fitted]

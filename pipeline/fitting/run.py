@@ -34,6 +34,7 @@ from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
 from mma.pipeline.fitting.results import Predictions, Result
+from mma.pipeline.fitting.row_scores import score_rows
 from mma.pipeline.fitting.selection import check_division, fit_by_classes, holds_classes
 
 
@@ -177,7 +178,10 @@ def _score(adapter: Adapter, data: Sequence[Features], episode: Episode, test: T
         logits = zero_shot_logits(image, text, adapter.logit_scale)
     predicted = classes[logits.argmax(dim=-1).cpu().numpy()]
     label = features.labels["test"].label[test.rows]
-    return Predictions(test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32))
+    scores = score_rows(logits, _index(features, np.searchsorted(classes, label).astype(np.int64)))
+    return Predictions(
+        test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32), scores
+    )
 
 
 def _known(test: Test, episode: Episode) -> bool:

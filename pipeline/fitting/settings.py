@@ -12,6 +12,18 @@ from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe (by default, the adapter's)", "Adapter", "Output"
 SELECTIONS = ("val", "classes", "last", "oracle")
+METRICS = (  # that `mma fit` shows on request, beside those of the protocol
+    "balanced",
+    "macro-f1",
+    "recall",
+    "precision",
+    "confusion",
+    "ece",
+    "nll",
+    "brier",
+    "top5",
+    "errors",
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROCESSES = "Processes; 1 uses the threads of this one."
 MOST_SEEDS = 100_000
@@ -156,6 +168,10 @@ class FitSettings:
     ] = ("mma",)
     options: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, for the adapters that have them
 
+    metrics: Annotated[
+        tuple[str, ...],
+        Option("Also show these; several: a,b,c.", OUTPUT, choices=METRICS, split=True, shown="none"),
+    ] = ()
     device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
     workers: Annotated[int, Option(PROCESSES, OUTPUT, least=1, most=MOST_WORKERS)] = 1
     out: Annotated[Path, Option("Results folder.", OUTPUT)] = Path("runs")
