@@ -99,6 +99,7 @@ class Grid:
     failures: Sequence[Failure] = ()
     notes: Sequence[str] = field(default_factory=list)
     undrawn: Mapping[Setting, str] = field(default_factory=dict)  # what could not be drawn on its cache, and why
+    chosen: Mapping[str, str] = field(default_factory=dict)  # by cache, the adapter that `adapter=auto` chose
 
     def __getitem__(self, adapter: str) -> Row:
         """The one row of an adapter. Raises UsageError where there is none, or are several."""

@@ -11,6 +11,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe (by default, the adapter's)", "Adapter", "Output"
+AUTO = "auto"  # the adapter that validation rows choose among the fast ones
 SELECTIONS = ("val", "classes", "last", "oracle")
 METRICS = (  # that `mma fit` shows on request, beside those of the protocol
     "balanced",
@@ -164,7 +165,7 @@ class FitSettings:
 
     adapter: Annotated[
         tuple[str, ...],
-        Option("Of `mma adapters`, or FILE.py:CLASS; several: a,b,c.", ADAPTER, split=True, factor=True),
+        Option("Of `mma adapters`, FILE.py:CLASS, or auto; several: a,b,c.", ADAPTER, split=True, factor=True),
     ] = ("mma",)
     options: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, for the adapters that have them
 

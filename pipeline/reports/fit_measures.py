@@ -122,12 +122,13 @@ def _mean(answers: Answers, values: np.ndarray) -> Estimate | None:
 
 
 def _fits(rows: Sequence[Row], names: Sequence[str], answers: Sequence[Mapping[str, Answers]] = ()) -> list[_Fit]:
-    fits = []
-    for row, name, of_row in zip(rows, names, answers or answers_of(rows), strict=True):
-        cache = open_cache(row.cache, partial=True)
-        for test, each in of_row.items():
-            fits.append(_Fit(name, test, each, cache.header.classnames, cache.split("test").path))
-    return fits
+    caches = {row.cache: open_cache(row.cache, partial=True) for row in rows}
+    paths = {location: cache.split("test").path for location, cache in caches.items()}
+    return [
+        _Fit(name, test, each, caches[row.cache].header.classnames, paths[row.cache])
+        for row, name, of_row in zip(rows, names, answers or answers_of(rows), strict=True)
+        for test, each in of_row.items()
+    ]
 
 
 def _show_scalars(console: Console, fits: Sequence[_Fit], names: Sequence[str], dataset: str) -> None:

@@ -286,5 +286,5 @@ def fitted_json(fitted: Grid, metrics: Sequence[str] = ()) -> str:
         return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 
     rows = [row_data(row, of_row) for row, of_row in zip(fitted.rows, answers, strict=True)]
-    whole = {"rows": rows, "averages": average_records(fitted)}
+    whole = {"rows": rows, "averages": average_records(fitted), "chosen": dict(fitted.chosen)}
     return to_json({**whole, "notes": fit_notes(fitted)}, indent=2)
