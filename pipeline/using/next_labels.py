@@ -80,8 +80,8 @@ def next_labels(settings: AuditSettings) -> list[Next]:
 
 
 def badge(probability: NDArray[np.float64], image: Tensor, count: int) -> list[int]:
-    """Rows to label, at most so many, of probability [N, C] and unit image [N, D]; fewer where of all others the model is
-    sure, or they are the same as one of these.
+    """Rows to label, at most so many, of probability [N, C] and unit image [N, D]; fewer where of all others the model
+    is sure, or they are the same as one of these.
     """
     a, image = torch.from_numpy(probability).to(image.device, copy=True), image.double()
     a[torch.arange(len(a)), a.argmax(1)] -= 1  # [N, C]

@@ -79,8 +79,8 @@ def encode_query(settings: SearchSettings, cache: Cache, device: torch.device) -
             if batch.reasons:
                 raise UsageError(f"{path} cannot be used: {batch.reasons[0]}")
             return batch.image[0]
-        text = torch.from_numpy(encoder.clip.encode_text([settings.query])[0]).to(device, torch.float32)
-    return text / text.norm()
+        text: Tensor = torch.from_numpy(encoder.clip.encode_text([settings.query])[0]).to(device, torch.float32)
+    return torch.nn.functional.normalize(text, dim=0)
 
 
 def nearest_rows(cache: Cache, splits: Sequence[str], query: Tensor, count: int) -> list[tuple[float, str, int]]:

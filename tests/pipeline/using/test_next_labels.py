@@ -19,12 +19,12 @@ def unit(rows: int, dim: int = 4) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def test_the_first_is_the_least_certain_and_what_is_certain_is_left_out() -> None:
+def test_the_first_is_the_least_certain_and_what_is_certain_is_as_one() -> None:
     probability = np.array([[1.0, 0], [0.9, 0.1], [0.55, 0.45], [0, 1.0], [0.8, 0.2]])
     chosen = badge(probability, unit(5), 5)
     assert chosen[0] == 2
-    assert sorted(chosen[:3]) == [1, 2, 4]  # of images 0 and 3 the model is sure: their gradient is 0
-    assert len(chosen) == 4  # one of the sure ones, which are as one
+    assert set(chosen) >= {1, 2, 4}
+    assert len(chosen) == 4  # and one of 0 and 3, whose gradient is 0: they are as one
 
 
 def test_the_same_image_is_not_asked_twice() -> None:
