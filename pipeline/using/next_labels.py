@@ -83,9 +83,12 @@ def badge(probability: NDArray[np.float64], image: Tensor, count: int) -> list[i
     """Rows to label, at most so many, of probability [N, C] and unit image [N, D]; fewer where of all others the model
     is sure, or they are the same as one of these.
     """
-    a, image = torch.from_numpy(probability).to(image.device, copy=True), image.double()
+    a, image = (
+        torch.from_numpy(probability).to(image.device, copy=True),
+        torch.nn.functional.normalize(image.double(), dim=1),
+    )
     a[torch.arange(len(a)), a.argmax(1)] -= 1  # [N, C]
-    size = a.square().sum(1)  # [N] |g|^2, since x is of length 1
+    size = a.square().sum(1)  # [N] |g|^2: x is of length 1
     rng = np.random.default_rng(SEED)
     chosen = [int(size.argmax())]
     distance = size.new_full((len(a),), torch.inf)
