@@ -53,7 +53,7 @@ class FitSettings:
         tuple[str, ...],
         Option("Also score this cache, of the same model. May be repeated.", DATA, factor=True),
     ] = ()
-    prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
+    prompts: Annotated[str, Option("A prompt set of the cache.", DATA, factor=True)] = "default"
     reduce: Annotated[
         str, Option("Templates to one vector: unit or raw mean, or one by number.", DATA, factor=True)
     ] = "unit"

@@ -108,7 +108,7 @@ def _onnx(model: Model, settings: ExportSettings, features: Features) -> OnnxFil
     """The model as ONNX, compared on images of the cache. It is made on the CPU."""
     clip = None
     if settings.onnx == "pixels":
-        clip = Encoder(model.about, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
+        clip = Encoder(model.about.encoder, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
     split = next(iter(features.labels))
     rows = np.concatenate([rows[:COMPARED] for rows in features.labels[split].rows if len(rows)])
     compared = features.images.images(split)[torch.from_numpy(rows[:COMPARED]).to(features.device)]
