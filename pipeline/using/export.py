@@ -20,15 +20,17 @@ from rich.console import Console
 from torch import Tensor
 
 from mma.adapters import Adapter, Labelled, Support, adapter_class, fit, from_bytes, options_of
+from mma.adapters.gda import GaussianDiscriminant
 from mma.cache.durable import sha256
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Cell, Choice, Setting, resolve
 from mma.pipeline.fitting.features import Address, Features, Loader
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.fitting.run import check_cell, run_cell
+from mma.pipeline.fitting.run import check_cell, labelled, run_cell, support_of
 from mma.pipeline.fitting.saved import saved_fit
-from mma.pipeline.fitting.settings import FACTORS
+from mma.pipeline.fitting.settings import AUTO, FACTORS
+from mma.pipeline.using.auto import FAST, Pick, pick_for
 from mma.pipeline.using.calibrate import calibrate
 from mma.pipeline.using.card import model_card
 from mma.pipeline.using.model import (
@@ -68,14 +70,14 @@ class Fitted:
 def export(settings: ExportSettings, console: Console) -> Path:
     """Write the model folder. Raises UsageError, CacheError or AdapterError for what cannot be done."""
     check_place(settings.out, force=settings.force)
-    if settings.onnx and settings.adapter:
+    if settings.onnx and settings.adapter not in (None, AUTO):
         check_onnx(settings.adapter, settings.class_texts)
     with one_thread():
-        features, fitted = _from_run(settings) if settings.run else _from_cache(settings)
+        features, fitted = _from_run(settings) if settings.run else _from_cache(settings, console)
         name = fitted.how["adapter"]
         text = features.text.embedding[torch.from_numpy(fitted.classes).to(features.device)]
-        labelled = labelled_rows(features, fitted.rows, fitted.classes)
-        calibration, figures, scores = calibrate(fitted.measured, labelled, text, selected_on=fitted.selected_on)
+        measuring = labelled_rows(features, fitted.rows, fitted.classes)
+        calibration, figures, scores = calibrate(fitted.measured, measuring, text, selected_on=fitted.selected_on)
     header = features.images.cache.header
     about = make_about(
         fitted.adapter,
@@ -106,7 +108,7 @@ def _onnx(model: Model, settings: ExportSettings, features: Features) -> OnnxFil
     """The model as ONNX, compared on images of the cache. It is made on the CPU."""
     clip = None
     if settings.onnx == "pixels":
-        clip = Encoder(model.about, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
+        clip = Encoder(model.about.encoder, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
     split = next(iter(features.labels))
     rows = np.concatenate([rows[:COMPARED] for rows in features.labels[split].rows if len(rows)])
     compared = features.images.images(split)[torch.from_numpy(rows[:COMPARED]).to(features.device)]
@@ -134,11 +136,25 @@ def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) ->
     return Labelled(torch.cat(images), torch.from_numpy(np.concatenate(labels)).to(features.device))
 
 
-def _from_cache(settings: ExportSettings) -> tuple[Features, Fitted]:
-    refuse_unservable(str(settings.adapter))
-    kind = adapter_class(str(settings.adapter))
+def every_labelled_row(features: Features) -> Support:
+    """The rows of train and val, to fit a closed form on. Raises UsageError where a class has none."""
+    classes = np.arange(len(features.classnames))
+    _choosing_rows(features, classes, 0)
+    rows = {split: _usable(features, split, classes) for split in LABELLED if split in features.labels}
+    return _support(features, GaussianDiscriminant, rows, classes)
+
+
+def _from_cache(settings: ExportSettings, console: Console) -> tuple[Features, Fitted]:
     address = Address(str(settings.cache), settings.prompts, settings.reduce, pick_device(settings.device).type)
     features = Loader().features(address)
+    if settings.adapter == AUTO:
+        found = _pick(features, settings)
+        console.print(str(found), markup=False)
+        features, fitted = _from_cache(replace(settings, adapter=found.name), console)
+        how = {**fitted.how, "auto": found.plain()}
+        return features, replace(fitted, how=how, selected_on=fitted.selected_on or settings.shots == ALL)
+    refuse_unservable(str(settings.adapter))
+    kind = adapter_class(str(settings.adapter))
     options, recipe = _options(settings)
     few_shot = settings.shots != ALL and kind.few_shot
     protocol = FewShot(shots=int(settings.shots) if few_shot else 1)
@@ -149,6 +165,24 @@ def _from_cache(settings: ExportSettings) -> tuple[Features, Fitted]:
         result = run_cell(cell, [features], keep_weights=True)
         return features, _of_cell(features, setting, settings.seed, from_bytes(result.weights or b""), result.details)
     return features, _on_all(features, setting, settings)
+
+
+def _pick(features: Features, settings: ExportSettings) -> Pick:
+    """The fast adapter that the rows which choose here choose."""
+    if settings.options or settings.select == "last":
+        given = next(iter(settings.options), "select")
+        raise UsageError(f"{given} cannot be given with `adapter=auto`: leave it out, or name an adapter")
+    seed = settings.seed
+    if settings.shots == ALL:
+        classes = np.arange(len(features.classnames))
+        first, chosen = _choosing_rows(features, classes, seed)
+        support = {name: _support(features, adapter_class(name), first, classes) for name in FAST}
+        return pick_for(support, labelled_rows(features, chosen, classes), seed=seed)
+    protocol = FewShot(shots=int(settings.shots))
+    episode = features.images.episode(protocol, seed, True, ())
+    assert episode.validation is not None
+    validation = labelled(features, episode.validation, episode.classes)
+    return pick_for(dict.fromkeys(FAST, support_of(features, episode, protocol)), validation, seed=seed)
 
 
 def _options(settings: ExportSettings) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,7 @@ from mma.pipeline.embedding.threads import THREADS, computing_with
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import unit_images
 from mma.pipeline.regular_files import MOST_LINE, expanded
-from mma.pipeline.using.model import About, encoder_of, refuse_other_encoder
+from mma.pipeline.using.model import encoder_of, refuse_other_encoder
 from mma.pipeline.using.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -104,10 +104,15 @@ class Cached:
 
 
 class Encoder:
-    """The frozen CLIP that a model was fitted with, loaded when it is first needed, and checked then."""
+    """The frozen CLIP that made embeddings, loaded when it is first needed, and checked then.
 
-    def __init__(self, about: About, device: torch.device, workers: int | None, clip: str | None, tag: str | None):
-        self.about, self.device, self.workers = about, device, workers or os.cpu_count() or 1
+    `known` is what `encoder_of` says of it; {} where it is not known, and nothing can be encoded.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Any], device: torch.device, workers: int | None, clip: str | None, tag: str | None
+    ):
+        self.known, self.device, self.workers = known, device, workers or os.cpu_count() or 1
         self._named, self._tag = clip, tag
         self._clip: FrozenClip | None = None
 
@@ -123,7 +128,7 @@ class Encoder:
         from mma.pipeline.embedding.encode import Encoding, encode_chunks
         from mma.pipeline.embedding.views import Views
 
-        known, split = self.about.encoder, images.found.split
+        known, split = self.known, images.found.split
         side = known["preprocess"]["size"]
         how = Encoding(
             views=Views(self.clip.preprocess),
@@ -156,21 +161,21 @@ class Encoder:
 
     def _as_the_cache(self, compute: Callable[[], T]) -> T:
         """What is computed, with as many threads as the cache was, so that an image has the bits that it has there."""
-        with computing_with(self.about.encoder.get(THREADS)):
+        with computing_with(self.known.get(THREADS)):
             return compute()
 
     def _load(self) -> FrozenClip:
         from mma.pipeline.embedding.clip import LOCAL, load_clip
 
-        known: dict[str, Any] = self.about.encoder
+        known = self.known
         if not known:
             raise UsageError(
-                "the model was fitted on imported embeddings, and nothing says which encoder made them: it can only be "
-                "asked about a cache, or embeddings in Python"
+                "the embeddings were imported, and nothing says which encoder made them: no image and no text can be "
+                "encoded; a model of them can be asked about a cache, or embeddings in Python"
             )
         name = self._named or known["model"].replace(f"{LOCAL}tiny", "tiny")
         if name.startswith(LOCAL) and not self._named:
-            raise UsageError(f"the model was fitted with {name}: say where that is with `clip=local-dir:FOLDER`")
+            raise UsageError(f"the encoder is {name}: say where that is with `clip=local-dir:FOLDER`")
         tag = self._tag or known.get("pretrained") or ""
         clip = load_clip(
             name, tag, device=self.device.type, precision=known["precision"], quick_gelu=known["quick_gelu"]
@@ -179,10 +184,10 @@ class Encoder:
         return clip
 
 
-def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
+def find_sources(settings: PredictSettings, encoder: Encoder, dim: int) -> list[Source]:
     """Everything that is asked about, in order; images named one by one are together. UsageError for what is not there.
 
-    The encoder is loaded, and a cache's compared with it, before any row is looked at.
+    `dim` is the model's. The encoder is loaded, and a cache's compared with it, before any row is looked at.
     """
     sources: list[Source] = []
     listed: list[str] = []
@@ -201,7 +206,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
             sources.append(Images(remote, encoder))
         elif "://" in what or (path / "zarr.json").is_file():
             gather()
-            sources.append(_cached(what, settings, encoder))
+            sources.append(_cached(what, settings, encoder, dim))
         elif is_image(path):
             if not path.exists():
                 raise UsageError(f"there is no {path}: give images, folders, manifests, .tar shards or caches")
@@ -219,12 +224,12 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
     return sources
 
 
-def _cached(what: str, settings: PredictSettings, encoder: Encoder) -> Cached:
-    cache, about = open_cache(what), encoder.about
+def _cached(what: str, settings: PredictSettings, encoder: Encoder, dim: int) -> Cached:
+    cache = open_cache(what)
     header = cache.header
-    refuse_other_encoder(about.encoder, encoder_of(header), what)
-    if header.dim != about.dim:
-        raise UsageError(f"{what} has embeddings of {header.dim} dimensions, and the model {about.dim}")
+    refuse_other_encoder(encoder.known, encoder_of(header), what)
+    if header.dim != dim:
+        raise UsageError(f"{what} has embeddings of {header.dim} dimensions, and the model {dim}")
     if settings.split is not None and settings.split not in header.rows:
         raise UsageError(f"`split={settings.split}`: {what} has {', '.join(header.rows)}")
     return Cached(cache, [settings.split] if settings.split else list(header.rows), encoder.device)

@@ -52,6 +52,7 @@ BASE: dict[Line, tuple[Line, Options]] = {  # arguments and options with which a
     ("ablate",): (("adapter=gda", "shots=1", "seed=0"), {"cache": "c.zarr"}),
     ("adapters", "show"): (("mma",), {}),
     ("adapters", "check"): (("zero-shot",), {}),
+    ("search",): (("c.zarr", "cat"), {}),
     ("cache", "info"): (("c.zarr",), {}),
     ("cache", "verify"): (("c.zarr",), {}),
     ("cache", "repair"): (("c.zarr",), {}),
