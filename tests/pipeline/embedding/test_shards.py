@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,21 +18,10 @@ from ...cache.writing import snapshot
 Embed = Callable[..., tuple[Path, str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-SERVER = """
-import json, os, sys
-from mma.cache import killpoint
-from mma.pipeline.cli.main import main
-from mma.pipeline.embedding import chunk, embed, run
-chunk.MOST_PICTURES = 4
-for line in sys.stdin:
-    words, point, times = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        killpoint.arm(point, killpoint.die, times)
-        sys.argv = ["mma", *words]
-        main()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+KILLED = (
+    "from mma.cache import killpoint; from mma.pipeline.embedding import chunk; chunk.MOST_PICTURES = 4; "
+    "killpoint.arm({point!r}, killpoint.die, {times})"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,31 +29,25 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_file, "MOST_PICTURES", 4)
 
 
-@pytest.mark.slow
-def test_four_shards_in_any_order_two_of_them_killed_give_the_bytes_of_one_run(shared: Path, tmp_path: Path) -> None:
-    whole, path = tmp_path / "whole.zarr", tmp_path / "photos.zarr"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdin
-    assert process.stdout
+def test_four_shards_in_any_order_two_of_them_killed_give_the_bytes_of_one_run(
+    embed: Embed, small_clip: str, photo_folder: Path, mma: Run, tmp_path: Path
+) -> None:
+    whole, _ = embed(cache=tmp_path / "whole.zarr")
+    path = tmp_path / "photos.zarr"
 
-    def mma(*words: object, point: str = "", times: int = 1) -> int:
-        common = ["embed", "--dataset", shared / "photos", "--model", "tiny", "--batch-size", 4, "--limit", 6]
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps([[*map(str, [*common, *words])], point, times]) + "\n")
-        process.stdin.flush()
-        return int(process.stdout.readline())
+    def killed(shard: str, point: str, times: int) -> bool:
+        words = ("embed", "--dataset", photo_folder, "--model", small_clip, "--batch-size", 4, "--workers", 1)
+        first = KILLED.format(point=point, times=times)
+        done = mma(*words, "--cache", path, "--shard", shard, cwd=tmp_path, first=first)
+        return done.returncode == -signal.SIGKILL
 
-    assert mma("--cache", whole) == 0
-    runs = [("2/4", "chunk.write:after", 2), ("1/4", "", 1), ("4/4", "receipt.write:before", 1), ("3/4", "", 1)]
-    ended = [mma("--cache", path, "--shard", shard, point=point, times=times) for shard, point, times in runs]
-    assert ended == [-signal.SIGKILL, 0, -signal.SIGKILL, 0]
-    assert not open_cache(path, partial=True).complete
-    assert [mma("--cache", path, "--shard", shard) for shard in ("4/4", "2/4")] == [0, 0]
-    _, errors = process.communicate()
-    assert "shard 4/4 is done, and 5 of 6 chunks are" in " ".join(errors.split())
+    assert killed("2/4", "chunk.write:after", 2)
+    embed(shard="1/4")
+    assert killed("4/4", "receipt.write:before", 1)
+    embed(shard="3/4")
+    assert open_cache(path, partial=True).progress() == (6, 9)
+    assert "shard 4/4 is done, and 8 of 9 chunks are" in embed(shard="4/4")[1]
+    embed(shard="2/4")
     assert snapshot(path) == snapshot(whole)
 
 
@@ -111,6 +92,13 @@ def test_an_image_that_changed_since_its_shard_was_done_is_named(embed: Embed, p
 def test_a_shard_that_is_none_is_refused_in_one_line(given: str, embed: Embed) -> None:
     with pytest.raises(UsageError, match="is no shard: the first of four is 1/4, the last 4/4"):
         embed(shard=given)
+
+
+def test_penultimate_features_are_refused_with_a_shard(mma_here: Run, tmp_path: Path) -> None:
+    words = ("--dataset", "photos", "--model", "tiny", "--features", "penultimate", "--shard", "1/2")
+    done = mma_here("embed", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "mma: --features penultimate is written by one run: leave out --shard I/N\n"
 
 
 @pytest.mark.parametrize("other", ["update", "text_only"])
