@@ -20,12 +20,14 @@ from mma.cache.schema import (
     Chunk,
     Fingerprint,
     Header,
+    Shard,
     Status,
     check_name,
     fingerprint_diff,
 )
+from mma.cache.shard import ShardWriter, merge_shards
 from mma.cache.verify import Fault, VerifyReport, verify
-from mma.cache.writer import CacheWriter
+from mma.cache.writer import CacheWriter, must_match
 
 __all__ = [
     "FEATURES",
@@ -47,6 +49,8 @@ __all__ = [
     "ManifestSplit",
     "Projection",
     "RepairReport",
+    "Shard",
+    "ShardWriter",
     "SplitData",
     "Status",
     "TextData",
@@ -59,7 +63,9 @@ __all__ = [
     "import_found",
     "import_npz",
     "mend",
+    "merge_shards",
     "most_bytes",
+    "must_match",
     "open_cache",
     "read_npy",
     "read_parquet",

@@ -155,6 +155,21 @@ class Chunk:
         return files
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a cache's chunks: every `count`th chunk, from the `index`th, counted from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def chunks(self, header: Header) -> list[Chunk]:
+        """Its units of work, in the order they are done."""
+        return list(header.chunks())[self.index - 1 :: self.count]
+
+
 def header_fault(header: Header) -> str | None:
     """What is wrong with a header that came from outside, or None: every field of its type and within its bounds."""
 

@@ -52,6 +52,15 @@ def cache_verify(path: Annotated[str, typer.Argument(help="A cache: a path, or a
         raise typer.Exit(1)
 
 
+@cache_app.command(cls=Command, name="merge")
+def cache_merge(path: Annotated[Path, typer.Argument(help="A cache whose shards have all ended.")]) -> None:
+    """Make a cache of finished shards complete. The last `mma embed --shard` does this by itself."""
+    from mma.cache import merge_shards
+
+    merge_shards(path)
+    stderr().print(Text.assemble(f"{path} is complete. Next: ", (f"mma fit --cache {shlex.quote(str(path))}", "bold")))
+
+
 @cache_app.command(cls=Command, name="repair")
 def cache_repair(
     path: Annotated[Path, typer.Argument(help="A cache on this machine.")],

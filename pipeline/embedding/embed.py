@@ -17,7 +17,7 @@ from mma.pipeline.embedding.add_text import add_text
 from mma.pipeline.embedding.plan import make_plan
 from mma.pipeline.embedding.run import run_plan
 from mma.pipeline.embedding.settings import EmbedSettings
-from mma.pipeline.embedding.show import next_step, show_plan, show_summary
+from mma.pipeline.embedding.show import next_step, show_plan, show_shard, show_summary
 
 __all__ = ["EmbedSettings", "embed"]
 
@@ -31,6 +31,8 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         console.print(f"{plan.path} is complete: nothing to do. Next:", next_step(plan.path, plan.header))
     else:
         show_plan(plan, console)
-        run_plan(plan, console)
-        show_summary(plan, console)
+        if run_plan(plan, console):
+            show_summary(plan, console)
+        else:
+            show_shard(plan, console)
     return plan.path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, Header, open_cache, refuse_if_locked
+from mma.cache import CacheWriter, Chunk, Header, Shard, must_match, open_cache, refuse_if_locked
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.changes import Changes, find_changes
 from mma.pipeline.embedding.checks import cache_path, check_settings
@@ -43,6 +43,7 @@ class EmbedPlan:
     complete: bool  # whether nothing is to be done
     most_failures: int  # rows that may fail
     seconds: float  # that a picture takes, by the probe; 0 where no image is to be encoded
+    shard: Shard | None = None  # of the chunks, to which this run keeps
 
 
 NONE = Changes()
@@ -58,10 +59,10 @@ class _Stored:
     done: frozenset[str] = frozenset()  # units
     changes: Changes = NONE
 
-    @property
-    def pending(self) -> tuple[Chunk, ...]:
+    def pending(self, shard: Shard | None) -> tuple[Chunk, ...]:
         """The chunks still to do, in order."""
-        return tuple(c for c in self.header.chunks() if c.unit not in self.done or c.unit in self.redo)
+        chunks = shard.chunks(self.header) if shard else self.header.chunks()
+        return tuple(c for c in chunks if c.unit not in self.done or c.unit in self.redo)
 
     @property
     def redo(self) -> frozenset[str]:
@@ -75,11 +76,11 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
     """
     check_settings(settings)
-    path = cache_path(settings)
-    refuse_if_locked(path)
+    path, shard = cache_path(settings), shard_of(settings)
+    refuse_if_locked(path, shard)
     dataset = load_dataset(settings, console)
     prompts: tuple[PromptSet, ...] = ()
-    if dataset.classnames:
+    if dataset.classnames and (shard is None or shard.index == 1):  # one shard does the texts
         prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
     notes = absent_notes(dataset)
     clip = load_chosen_clip(settings)
@@ -89,7 +90,8 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     check_templates(path, prompts, stored.prompts)
     encoding = make_encoding(clip, settings, stored.header)
     complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
-    seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
+    pending = stored.pending(shard)
+    seconds = _probe(clip, dataset, pending[0], encoding) if pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
     return EmbedPlan(
@@ -99,14 +101,25 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
         header=stored.header,
         encoding=encoding,
         prompts=prompts,
-        pending=stored.pending,
+        pending=stored.pending(shard),
         redo=tuple(sorted(stored.redo)),
         notes=(*notes, *_change_notes(stored.changes)),
         exists=exists,
         complete=complete,
-        most_failures=failure_limit(settings.max_failures, sum(wanted.rows.values())),
+        most_failures=failure_limit(settings.max_failures, _rows(stored.header, shard)),
         seconds=seconds,
+        shard=shard,
     )
+
+
+def shard_of(settings: EmbedSettings) -> Shard | None:
+    """The shard that a run keeps to."""
+    return Shard(*map(int, settings.shard.split("/"))) if settings.shard else None
+
+
+def _rows(header: Header, shard: Shard | None) -> int:
+    """Rows of a cache, or of a shard of it."""
+    return sum(chunk.stop - chunk.start for chunk in (shard.chunks(header) if shard else header.chunks()))
 
 
 def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[str]) -> None:
@@ -123,16 +136,35 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
 
 def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
     """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
+    if settings.shard:
+        return _read_shared(path, wanted, dataset, settings, console)
     with CacheWriter.resume(path, wanted) as writer:
         pending = {chunk.unit for chunk in writer.pending()}
         done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
         changes = find_changes(path, dataset, workers_of(settings), console)
         if changes.changed and not settings.update:
-            raise UsageError(
-                f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has "
-                "changed, another cache keeps both"
-            )
+            raise _changed(changes, path)
         return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
+
+
+def _read_shared(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
+    """How far a cache is that other shards may be writing: it is read alone. Errors as of `_read_stored`.
+
+    Rows that were missing and are back are left to a run of the whole.
+    """
+    cache = open_cache(path, partial=True)
+    must_match(path, cache.header, wanted)
+    changes = find_changes(path, dataset, workers_of(settings), console)
+    if changes.changed:
+        raise _changed(changes, path)
+    return _Stored(cache.header, cache.prompts, cache.complete, frozenset(cache.journal))
+
+
+def _changed(changes: Changes, path: Path) -> UsageError:
+    return UsageError(
+        f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has changed, "
+        "another cache keeps both"
+    )
 
 
 def _change_notes(changes: Changes) -> list[str]:
