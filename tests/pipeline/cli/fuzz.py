@@ -55,6 +55,7 @@ BASE: dict[Line, tuple[Line, Options]] = {  # arguments and options with which a
     ("search",): (("c.zarr", "cat"), {}),
     ("cache", "info"): (("c.zarr",), {}),
     ("cache", "verify"): (("c.zarr",), {}),
+    ("cache", "merge"): (("c.zarr",), {}),
     ("cache", "repair"): (("c.zarr",), {}),
     ("cache", "diff"): (("c.zarr", "c.zarr"), {}),
     ("cache", "export"): (("c.zarr",), {"out": "c.npz"}),
