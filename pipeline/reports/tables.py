@@ -84,7 +84,8 @@ def _estimate_text(row: Row, answers: Mapping[str, Answers], metric: str) -> str
     if estimate is None:
         return metric_text(row, metric)
     mark = ONE_SUPPORT if row.one_support else ""
-    return f"{estimate.mean:.2f} ± {half_width(estimate):.2f}{mark}{star(row, metric)}"
+    mean = estimate.mean if metric == BALANCED else mean_interval(row.values(metric))[0]  # of H: not H of the means
+    return f"{mean:.2f} ± {half_width(estimate):.2f}{mark}{star(row, metric)}"
 
 
 def _estimate(row: Row, answers: Mapping[str, Answers], metric: str) -> Estimate | None:
