@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mma.cache import CacheError, open_cache
 from mma.pipeline.embedding import chunk as chunk_file
@@ -20,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 KILLED = (
     "from mma.cache import killpoint; from mma.pipeline.embedding import chunk; chunk.MOST_PICTURES = 4; "
-    "killpoint.arm({point!r}, killpoint.die, {times})"
+    "killpoint.arm({point!r}, killpoint.die, {times}); import torch; torch.set_num_threads({threads})"
 )
 
 
@@ -37,7 +38,7 @@ def test_four_shards_in_any_order_two_of_them_killed_give_the_bytes_of_one_run(
 
     def killed(shard: str, point: str, times: int) -> bool:
         words = ("embed", "--dataset", photo_folder, "--model", small_clip, "--batch-size", 4, "--workers", 1)
-        first = KILLED.format(point=point, times=times)
+        first = KILLED.format(point=point, times=times, threads=torch.get_num_threads())
         done = mma(*words, "--cache", path, "--shard", shard, cwd=tmp_path, first=first)
         return done.returncode == -signal.SIGKILL
 
