@@ -60,7 +60,7 @@ def check_place(name: str, path: Path) -> None:
         raise UsageError(f"`{name}={path}` is a folder: give a file")
     if not at.is_dir() or (folder and path.is_file()):
         raise UsageError(f"`{name}={path}`: {path if path.is_file() else at} is a file: choose another place")
-    if path.exists() and not path.is_file() and not folder:
+    if (path.exists() or path.is_symlink()) and not path.is_file() and not folder:
         raise UsageError(f"`{name}={path}` is not a regular file: choose another place")
     if not os.access(path if path.exists() else at, os.W_OK):
         raise UsageError(f"`{name}={path}` is not yours to write: choose another place")
