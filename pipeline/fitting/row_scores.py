@@ -1,7 +1,7 @@
 """What is kept of the probabilities that a test row was given: four numbers, whatever the number of classes.
 
 They are enough for the calibration error, the negative log-likelihood, Brier's score, top-k accuracy, the reliability
-curve, and the rows that are most confidently wrong. Logits would take 2 C bytes a row, these take 8.
+curve, and the rows that are most confidently wrong. Logits would take 2 C bytes for each row, these take 8.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     cells        one row per cell that is done or failed: its config, metrics, details, seconds, status, reason
     predictions  per cell and test: the predicted class of each row, little-endian int32; and what is kept of the
-                 probabilities, four numbers of two bytes a row (row_scores.py); null in results of before version 3
+                 probabilities, four numbers of two bytes for each row (row_scores.py); null before version 3
     tests        the rows and labels that predictions are about, shared by all cells that have them
     claims       which process runs which cell; see claims.py
 

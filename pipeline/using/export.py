@@ -51,7 +51,7 @@ HELD_OUT = 5  # one row in so many of a class is validation where there is no va
 LABELLED = ("train", "val")
 MOST_SHOTS = 2**26  # bytes of the shots that a model keeps: 65,536 of 512 dimensions
 
-Rows = Mapping[str, NDArray[np.int64]]  # by split
+RowsBySplit = Mapping[str, NDArray[np.int64]]  # by split
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Fitted:
     classes: NDArray[np.int64]  # it was fitted on, of the data set
     how: dict[str, Any]
     measured: Adapter  # the same, or the one that made its choices
-    rows: Rows  # that did not train `measured`
+    rows: RowsBySplit  # that did not train `measured`
     selected_on: bool  # whether `measured` chose something on them
-    support: Rows  # that `adapter` was fitted on
+    support: RowsBySplit  # that `adapter` was fitted on
 
 
 def export(settings: ExportSettings, console: Console) -> Path:
@@ -126,7 +126,7 @@ def shots_of(features: Features, fitted: Fitted) -> Shots | None:
     return Shots(found.image.half(), found.label, paths)
 
 
-def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
+def labelled_rows(features: Features, rows: RowsBySplit, classes: NDArray[np.int64]) -> Labelled:
     """Some rows of several splits, split by split, with their labels counted within `classes`."""
     images, labels = [features.text.embedding[:0]], [np.zeros(0, np.int64)]
     for split, chosen in rows.items():
@@ -214,7 +214,7 @@ def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, 
     selects = setting.select == "val"
     episode = features.images.episode(setting.protocol, seed, selects, ())
     seen = {"train": episode.support.rows}
-    validation: Rows = {}
+    validation: RowsBySplit = {}
     if episode.validation is not None:
         split = episode.validation.split
         validation = {split: episode.validation.rows}
@@ -288,7 +288,7 @@ def _without_shots(features: Features, setting: Setting, classes: NDArray[np.int
     return Fitted(adapter, classes, how, adapter, rows, selected_on=False, support={})
 
 
-def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[Rows, Rows]:
+def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[RowsBySplit, RowsBySplit]:
     """Rows that train and rows that choose. UsageError where a class has none that trains."""
     if "train" not in features.labels:
         raise UsageError("the cache has no train split to fit on")
@@ -304,13 +304,13 @@ def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) ->
     return {"train": np.setdiff1d(labels.all(classes), out)}, {"train": out}
 
 
-def _support(features: Features, kind: type[Adapter], rows: Rows, classes: NDArray[np.int64]) -> Support:
+def _support(features: Features, kind: type[Adapter], rows: RowsBySplit, classes: NDArray[np.int64]) -> Support:
     chosen = labelled_rows(features, rows if kind.few_shot else {}, classes)
     text = features.text.embedding[torch.from_numpy(classes).to(features.device)]
     return Support(chosen.image, chosen.label, text, features.logit_scale, _views(features, kind, rows))
 
 
-def _views(features: Features, kind: type[Adapter], rows: Rows) -> Tensor | None:
+def _views(features: Features, kind: type[Adapter], rows: RowsBySplit) -> Tensor | None:
     """The views of the rows [N, V, D], where the adapter is fitted on views and every split has as many."""
     if kind.uses_views != "train" or len({features.images.count_views(split) for split in rows}) != 1:
         return None
@@ -326,5 +326,5 @@ def _usable(features: Features, split: str, classes: NDArray[np.int64]) -> NDArr
     return features.labels[split].all(classes)
 
 
-def _count(rows: Rows) -> int:
+def _count(rows: RowsBySplit) -> int:
     return sum(len(chosen) for chosen in rows.values())
