@@ -1,4 +1,4 @@
-"""Adapters: one method a file. They know torch, and no cache and no data set."""
+"""Adapters: one file for each method. They know torch, and no cache and no data set."""
 
 from mma.adapters.base import (
     Adapter,

@@ -94,7 +94,7 @@ class AdaptivePriorRefinement(PerClassAdapter):
         return class_sum(weights, self.label, len(self.classes))
 
     def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
-        """Every beta and gamma with every alpha; the cache is read once a pair of the former."""
+        """Every beta and gamma with every alpha; the cache is read once for each pair of the former."""
         zero_shot, affinity = zero_shot_logits(image, text, self.logit_scale), self.affinity(image)
         for beta in self.tried("beta"):
             for gamma in self.tried("gamma"):

@@ -3,7 +3,7 @@
 x'_k = unit((1 - lam) x + lam f([x; t_k]))     t'_k = unit((1 - lam) t_k + lam g([x; t_k]))     logit_k = s <x'_k, t'_k>
 f, g = ReLU(W2 ReLU(W1 .)), no biases
 
-W1 [x; t_k] = W1x x + W1t t_k: the image and the prompt are each projected once, and only 32 numbers a pair are added.
+W1 [x; t_k] = W1x x + W1t t_k: the image and the prompt are each projected once, and 32 numbers are added for a pair.
 The released model lets its logit scale fall to 4.6052 (facts: `pipelines/train.py` clamps it); here it is the model's.
 """
 

@@ -104,7 +104,7 @@ class ProximalKernelRidge(PerClassAdapter):
         return solution.to(self.residual).contiguous()
 
     def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
-        """Every beta with every lam; the kernels are computed once a beta."""
+        """Every beta with every lam; the kernels are computed once for each beta."""
         for beta in self.tried("beta"):
             of_shots, of_image = self.kernel(self.shots, beta), self.kernel(image, beta)
             for lam in self.tried("lam"):

@@ -13,9 +13,9 @@ at less work:
 - the maps are averaged before they meet the values;
 - images go in blocks, worked out again in the backward pass where they would hold too much.
 
-With `candidates` = K < C, all of the above is done among the K classes of highest <f, h_k> alone, of the embeddings as
-they come; M = 1 for all other classes, whose logits are zero-shot's. In training an image's own class is one of the K.
-At K >= C it is the published form.
+With more classes than `all_up_to`, all of the above is done among the K = `candidates` classes of highest <f, h_k>
+alone, of the embeddings as they come; M = 1 for all other classes, whose logits are zero-shot's. In training an image's
+own class is one of the K. Else it is the published form.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from mma.adapters.linear import linear
 from mma.adapters.plain.rada import PlainRAda, Regulariser
 
 CANDIDATES = 16  # a fit in a minute at 200 classes: docs/methods.md, "RAda among the nearest classes"
+ALL_UP_TO = 64  # classes of which all are affordable
 
 
 class Attend(Protocol):
@@ -61,10 +62,13 @@ class RAda(PlainRAda):
         candidates: Annotated[
             int | None, "attend among an image's nearest classes, this many; none: all, the published form"
         ] = CANDIDATES,
+        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
     ) -> None:
         super().__init__(queries=queries, heads=heads, temperature=temperature, regulariser=regulariser, alpha=alpha)
         check_at_least("candidates", candidates, 2)
+        check_at_least("all_up_to", all_up_to, 0)
         self.candidates = candidates
+        self.all_up_to = all_up_to
 
     def loss(self, image: Tensor, text: Tensor, label: Tensor) -> Tensor:
         """As `PlainRAda`, each image's own class among its candidates."""
@@ -95,14 +99,20 @@ class RAda(PlainRAda):
     @torch.no_grad()
     def nearest(self, image: Tensor, text: Tensor, label: Tensor | None) -> Tensor | None:
         """The candidates of each image [B, K], its own class in place of the farthest if need be; None: all classes."""
-        if self.candidates is None or self.candidates >= text.shape[0]:
+        count = self.attended(text)
+        if count == text.shape[0]:
             return None
-        near = (image @ text.mT).topk(self.candidates, dim=-1).indices
+        near = (image @ text.mT).topk(count, dim=-1).indices
         if label is None:
             return near
         own = label[:, None]  # [B, 1]
         farthest = torch.where((near == own).any(-1, keepdim=True), near[:, -1:], own)
         return torch.cat([near[:, :-1], farthest], -1)
+
+    def attended(self, text: Tensor) -> int:
+        """Among how many of the classes of `text` [C, D] an image attends."""
+        classes = text.shape[0]
+        return classes if self.candidates is None or classes <= self.all_up_to else min(self.candidates, classes)
 
     def attention(self, text: Tensor) -> Attend:
         """What depends on the classes alone, done once."""
@@ -156,7 +166,7 @@ class RAda(PlainRAda):
 
     def floats_per_image(self, text: Tensor) -> int:
         """About how many numbers a training step holds for one image."""
-        classes = len(text) if self.candidates is None else min(self.candidates, len(text))
+        classes = self.attended(text)
         return 4 * self.heads * classes**2 + 12 * classes * text.shape[1]
 
     def split_heads(self, x: Tensor) -> Tensor:

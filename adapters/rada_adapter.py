@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
 from mma.adapters.plain.rada import Regulariser
-from mma.adapters.rada import CANDIDATES, RAda
+from mma.adapters.rada import ALL_UP_TO, CANDIDATES, RAda
 
 
 class RAdaAdapter(RAda):
@@ -40,6 +40,7 @@ class RAdaAdapter(RAda):
         candidates: Annotated[
             int | None, "attend among an image's nearest classes, this many; none: all, the published form"
         ] = CANDIDATES,
+        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
     ) -> None:
         super().__init__(
             queries=queries,
@@ -48,6 +49,7 @@ class RAdaAdapter(RAda):
             regulariser=regulariser,
             alpha=alpha,
             candidates=candidates,
+            all_up_to=all_up_to,
         )
         check_at_least("reduction", reduction, 1)
         self.reduction = reduction

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, Support, check_at_least, unit
 from mma.adapters.plain.rada import Regulariser
-from mma.adapters.rada import CANDIDATES, RAda
+from mma.adapters.rada import ALL_UP_TO, CANDIDATES, RAda
 
 SHARE = 5e-5 / 3.5e-3
 
@@ -45,6 +45,7 @@ class RAdaProjections(RAda):
         candidates: Annotated[
             int | None, "attend among an image's nearest classes, this many; none: all, the published form"
         ] = CANDIDATES,
+        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
         share: Annotated[float, "the projections' learning rate, as a share of the mask's"] = SHARE,
     ) -> None:
         super().__init__(
@@ -54,6 +55,7 @@ class RAdaProjections(RAda):
             regulariser=regulariser,
             alpha=alpha,
             candidates=candidates,
+            all_up_to=all_up_to,
         )
         check_at_least("share", share, 0)
         self.share = share

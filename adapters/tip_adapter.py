@@ -82,7 +82,7 @@ class TipAdapter(PerClassAdapter):
         return class_sum(torch.exp(-beta * (1 - affinity)), self.label, len(self.classes))
 
     def combinations(self, image: Tensor, text: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
-        """Every beta with every alpha; the cache is read once a beta."""
+        """Every beta with every alpha; the cache is read once for each beta."""
         zero_shot = zero_shot_logits(image, text, self.logit_scale)
         affinity = image @ self.keys.mT
         for beta in self.tried("beta"):

@@ -1,6 +1,6 @@
 """The embedding cache: one Zarr group for one data set under one frozen model. Knows numpy and zarr; no torch."""
 
-from mma.cache.bounded import read_npy, read_parquet
+from mma.cache.bounded import most_bytes, read_npy, read_parquet
 from mma.cache.bundle import Bundle, write_bundle
 from mma.cache.diff import CacheDiff, diff_caches
 from mma.cache.errors import CacheError
@@ -21,12 +21,14 @@ from mma.cache.schema import (
     Chunk,
     Fingerprint,
     Header,
+    Shard,
     Status,
     check_name,
     fingerprint_diff,
 )
+from mma.cache.shard import ShardWriter, merge_shards
 from mma.cache.verify import Fault, VerifyReport, verify
-from mma.cache.writer import CacheWriter
+from mma.cache.writer import CacheWriter, must_match
 
 __all__ = [
     "FEATURES",
@@ -48,6 +50,8 @@ __all__ = [
     "ManifestSplit",
     "Projection",
     "RepairReport",
+    "Shard",
+    "ShardWriter",
     "SplitData",
     "Status",
     "TextData",
@@ -62,6 +66,9 @@ __all__ = [
     "import_npz",
     "mend",
     "mend_replacement",
+    "merge_shards",
+    "most_bytes",
+    "must_match",
     "open_cache",
     "read_npy",
     "read_parquet",

@@ -72,8 +72,11 @@ def open_new(path: Path) -> BinaryIO:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that at any moment it is the old one or the new one, and on return is the new one on the disk.
 
-    Several processes may write the same file. A folder that stands in its place is set aside, as `<name>.was`.
+    Several processes may write the same file. A folder that stands in its place is set aside, as `<name>.was`. OSError
+    where a device does: root could replace it, and the machine would be without it.
     """
+    if not path.is_symlink() and (path.is_char_device() or path.is_block_device()):
+        raise OSError(errno.EINVAL, "it is a device, not a file", os.fspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:

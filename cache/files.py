@@ -71,14 +71,14 @@ class CacheFiles:
             raise CacheError(f"{self.location} {what}")
         return root or b"", journal or b""
 
-    def sizes(self) -> dict[str, int]:
-        """Every file with its bytes, by path inside the cache."""
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Every file with its bytes, by path inside the cache; or those of one folder of it."""
         base = self._folder.rstrip("/")
         if not is_url(self.location):
-            files = [Path(folder, name) for folder, _, names in os.walk(base) for name in names]
+            files = [Path(folder, name) for folder, _, names in os.walk(Path(base, below)) for name in names]
             return {file.relative_to(base).as_posix(): file.lstat().st_size for file in sorted(files)}
         try:
-            found = self._fs.find(base, detail=True)
+            found = self._fs.find(f"{base}/{below}".rstrip("/"), detail=True)
         except Exception as error:  # as above
             raise CacheError(f"{self.location} cannot be listed ({type(error).__name__}: {error})") from error
         return {name.removeprefix(base).lstrip("/"): int(info["size"] or 0) for name, info in sorted(found.items())}

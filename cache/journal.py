@@ -104,13 +104,13 @@ class Journal:
         if length < len(data):
             os.truncate(self._path, length)
 
-    def append(self, entry: JournalEntry) -> None:
-        """Record a unit. On return the record is on the disk."""
+    def append(self, *entries: JournalEntry) -> None:
+        """Record units. On return the record is on the disk."""
         with step("journal.append"), self._path.open("ab") as file:
-            file.write(entry.to_line())
+            file.write(b"".join(entry.to_line() for entry in entries))
             file.flush()
             os.fsync(file.fileno())
-        self.entries[entry.unit] = entry
+        self.entries |= {entry.unit: entry for entry in entries}
 
     def compact(self, units: Iterable[str]) -> None:
         """Rewrite the journal with one line per unit, in the order of `units`, whatever order the work was done in."""

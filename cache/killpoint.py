@@ -21,6 +21,8 @@ STEPS = (
     "text.write",  # a prompt set, or the projections
     "text.sync",
     "journal.append",  # a unit is done
+    "receipt.write",  # a unit of a shard is done
+    "receipts.remove",  # they are in the journal now
     "journal.compact",  # the journal in its final order
     "journal.copy",  # its spare copy
     "root.publish",  # zarr.json: what readers see

@@ -1,5 +1,8 @@
 """One writer per cache: a lock file beside it, `.food101.zarr.lock`, that names its holder.
 
+Shards of a cache are written at once, one process each, with a lock each: `.food101.zarr.shard-2-of-4.lock`. They take
+the cache's own lock for moments alone, to lay it out, to add texts and to publish it.
+
 It belongs to the place where the cache is, however many links lead there, and is itself never reached through one.
 
 The kernel's lock (flock) on the file is what excludes; it ends with its process, however that ends. Where it may not
@@ -11,8 +14,10 @@ at, never its distance to a clock.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import re
 import socket
 import stat
 import sys
@@ -23,6 +28,7 @@ from types import TracebackType
 
 from mma.cache.durable import read_file
 from mma.cache.errors import CacheError
+from mma.cache.schema import Shard
 
 if sys.platform != "win32":  # there, the heartbeat alone decides
     import fcntl
@@ -30,21 +36,63 @@ if sys.platform != "win32":  # there, the heartbeat alone decides
 BEAT = 2.0  # seconds between touches
 WATCH = 15.0  # seconds without one, and the holder is dead
 NAMING = 1.0  # seconds that a holder has to write its name
+PATIENCE = 60.0  # seconds that a shard waits for the cache's own lock: others hold it to lay out, or to publish
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def refuse_if_locked(cache: Path) -> None:
-    """CacheError where another process is writing the cache: to say so early. Only `CacheLock` itself is safe."""
-    if _lock_file(cache).exists():
-        CacheLock(cache).release()
+class LockedError(CacheError):
+    """Another process has the lock."""
+
+
+def refuse_if_locked(cache: Path, shard: Shard | None = None) -> None:
+    """LockedError where another process is writing the cache, or this shard of it: to say so early. Only a lock itself
+    is safe.
+    """
+    if _lock_file(cache, shard).exists():
+        CacheLock(cache, shard).release()
+    _refuse_shards(cache, shard)
+
+
+def only_writer(cache: Path) -> CacheLock:
+    """The right to write a cache alone. LockedError where another process writes it, or a shard of it."""
+    lock = CacheLock(cache)
+    try:
+        _refuse_shards(cache, None)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def shard_writer(cache: Path, shard: Shard) -> CacheLock:
+    """The right to write one shard, taken by who has the cache's own lock. LockedError where another process has it, or
+    where the cache is being written in another number of shards.
+    """
+    _refuse_shards(cache, shard)
+    return CacheLock(cache, shard)
+
+
+def wait_for_lock(cache: Path) -> CacheLock:
+    """The cache's own lock, as soon as others let go of it. LockedError where they do not for PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return CacheLock(cache)
+        except LockedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 class CacheLock:
-    """The right to write one cache, held from creation to `release`. CacheError where another process has it."""
+    """The right to write one cache or one shard, held from creation to `release`. LockedError where another process
+    has it, CacheError where there can be none.
+    """
 
-    def __init__(self, cache: Path) -> None:
-        self._path = _lock_file(cache)
+    def __init__(self, cache: Path, shard: Shard | None = None) -> None:
+        self._path = _lock_file(cache, shard)
         self._cache = cache
+        self._what = f"shard {shard} of {cache}" if shard else str(cache)
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._acquire()
@@ -59,7 +107,7 @@ class CacheLock:
     def check(self) -> None:
         """CacheError where the lock was taken over: this process was stopped for too long."""
         if not self._is_ours():
-            raise CacheError(f"{self._cache}: the lock was lost to {self._holder()}: this process stops writing")
+            raise CacheError(f"{self._what}: the lock was lost to {self._holder()}: this process stops writing")
 
     def release(self) -> None:
         """Give the right back. A second call does nothing."""
@@ -164,10 +212,21 @@ class CacheLock:
             time.sleep(0.01)  # it has the kernel's lock, and is about to write its name
         return f"process {record.get('pid')} on {record.get('host')}" if record else "another process"
 
-    def _refusal(self) -> CacheError:
-        return CacheError(f"{self._cache} is being written by {self._holder()}: wait for it, or stop it")
+    def _refusal(self) -> LockedError:
+        return LockedError(f"{self._what} is being written by {self._holder()}: wait for it, or stop it")
 
 
-def _lock_file(cache: Path) -> Path:
+def _refuse_shards(cache: Path, own: Shard | None) -> None:
+    """LockedError where a shard is being written; beside a shard of one's own, only those of another number count."""
     place = Path(os.path.realpath(cache))
-    return place.parent / f".{place.name}.lock"
+    for file in place.parent.glob(f".{glob.escape(place.name)}.shard-*.lock"):
+        named = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)\.lock", file.name)
+        shard = Shard(int(named[1]), int(named[2])) if named else None
+        if shard and (own is None or shard.count != own.count):
+            CacheLock(cache, shard).release()
+
+
+def _lock_file(cache: Path, shard: Shard | None = None) -> Path:
+    place = Path(os.path.realpath(cache))
+    part = f".shard-{shard.index}-of-{shard.count}" if shard else ""
+    return place.parent / f".{place.name}{part}.lock"

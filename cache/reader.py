@@ -26,6 +26,7 @@ from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, JournalEntry, read_journal
 from mma.cache.layout import ManifestSplit
 from mma.cache.projection import PROJECTION, Projection
+from mma.cache.receipts import with_receipts
 from mma.cache.root import TEXT, Root
 from mma.cache.schema import CONTENT, SIDES, Header, Status, label_fault, text_fault
 
@@ -217,6 +218,8 @@ def open_cache(location: str | Path, *, partial: bool = False) -> Cache:
         raise CacheError(f"{location}: the journal is damaged: run `mma cache verify` on it")
     counted = log[: root.journal["bytes"]] if root.journal else log
     entries = {unit: entry for unit, entry in read_journal(counted, files.location)[0].items() if entry.done}
+    if not root.complete:
+        entries = with_receipts(entries, files, root.header)
     implied = Root.of(entries, counted, complete=root.complete)
     if implied.header != root.header or (root.complete and implied != root):
         raise CacheError(f"{location}: zarr.json and the journal disagree: run `mma cache verify` on it")

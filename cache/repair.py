@@ -21,7 +21,7 @@ from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, parse_journal
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, lay_out_arrays, lay_out_projections, lay_out_text
-from mma.cache.lock import CacheLock
+from mma.cache.lock import only_writer
 from mma.cache.projection import PROJECTION
 from mma.cache.root import ROOT, TEXT
 from mma.cache.schema import Header
@@ -54,7 +54,7 @@ def mend(
     before damaged units are forgotten (whether there are images among them, or texts alone), and raises where they
     cannot be computed again: then they stay as they are.
     """
-    with CacheLock(path):
+    with only_writer(path):
         checked = verify(path)
         restored = _mend_top(path, checked)
         _set_aside(path, checked)

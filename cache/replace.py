@@ -25,7 +25,7 @@ from mma.cache.durable import sync
 from mma.cache.errors import CacheError
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit
-from mma.cache.lock import CacheLock
+from mma.cache.lock import only_writer
 from mma.cache.reader import open_cache
 from mma.cache.schema import Header
 from mma.cache.writer import CacheWriter
@@ -39,10 +39,11 @@ CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPE
 def replacing(path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> Iterator[CacheWriter]:
     """A writer of the cache that is to replace the one at `path`, begun or continued; left without an error, it does.
 
-    One that was begun for another header is thrown away. CacheError where another process writes the cache.
+    One that was begun for another header is thrown away. CacheError where another process writes the cache, or a shard
+    of it.
     """
     place, draft = _real(path), replacement_place(path)
-    with CacheLock(place) as lock:
+    with only_writer(place) as lock:
         with _writer(draft, header, manifest) as writer:
             yield writer
         if not writer.complete:
@@ -64,12 +65,15 @@ def discard_replacement(path: Path) -> None:
 
 
 def mend_replacement(path: Path) -> None:
-    """Where a run was killed between two renames: the new cache if it is whole, else the old one, in its place."""
+    """Where a run was killed between two renames: the new cache if it is whole, else the old one, in its place.
+
+    CacheError where another process is about to write there.
+    """
     place = _real(path)
     draft, aside = replacement_place(path), _beside(place, "was")
     if place.exists() or not aside.exists():
         return
-    with CacheLock(place):
+    with only_writer(place):
         if place.exists() or not aside.exists():
             return
         try:

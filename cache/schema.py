@@ -86,9 +86,14 @@ class Header:
         if attributes.get("schema") != SCHEMA:
             raise CacheError(f"{where} is not an mma cache")
         version = attributes.get("version")
-        if type(version) is not int or not 1 <= version <= VERSION:
+        if type(version) is int and version > VERSION:
             raise CacheError(
                 f"{where} has cache schema {version}; this mma reads up to {VERSION}: install a newer mma to use it"
+            )
+        if type(version) is not int or version < 1:
+            raise CacheError(
+                f"{where} has cache schema {str(version)[:40]}, which this mma does not read (1 to {VERSION}): "
+                "embed or import it again"
             )
         names = [f.name for f in fields(cls) if f.name != "penultimate" or version > WITHOUT_FEATURES]
         missing = [name for name in names if name not in attributes]
@@ -148,6 +153,21 @@ class Chunk:
         if header.penultimate:
             files["penultimate"] = f"{folder}/penultimate/c/{self.index}/0/0"
         return files
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a cache's chunks: every `count`th chunk, from the `index`th, counted from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def chunks(self, header: Header) -> list[Chunk]:
+        """Its units of work, in the order they are done."""
+        return list(header.chunks())[self.index - 1 :: self.count]
 
 
 def header_fault(header: Header) -> str | None:

@@ -21,6 +21,7 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, JournalEntry, parse_journal
 from mma.cache.projection import PROJECTION, Projection, product_fault
+from mma.cache.receipts import RECEIPTS, with_receipts
 from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import CONTENT, SIDES, Chunk, Header, Status
 
@@ -70,6 +71,8 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
     root, journal, faults = _top(files)
     entries, _ = parse_journal(journal)
     chunks = {chunk.unit: chunk for chunk in root.header.chunks()}
+    if not root.complete:
+        entries |= with_receipts(entries, files, root.header)
     done = {unit: entry for unit, entry in entries.items() if entry.done}
     projections = _projections(files, done, root.header)
     if root.complete:
@@ -85,7 +88,8 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
         for found in pool.map(check, done.values()):
             faults += found
     known = {ROOT, JOURNAL, SPARE, *(file for entry in entries.values() for file in entry.files)}
-    leftover = ("image/", TEXT, f"{PROJECTION}/") if not root.complete else ()  # of a crash: written again, or swept
+    unfinished = () if root.complete else ("image/", TEXT, f"{PROJECTION}/")
+    leftover = (f"{RECEIPTS}/", *unfinished)  # of a crash: written again, or swept
     strangers = [f for f in sizes if f not in known and not f.endswith(PARTIAL) and not f.startswith(leftover)]
     return VerifyReport(
         faults=faults,

@@ -14,7 +14,7 @@ One process at a time writes a cache: see lock.py. A finished cache has the same
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mma.cache.durable import PARTIAL, holds, read_file, sha256, sync, sync_files, sync_tree, write_whole
+from mma.cache.chunk_files import checksums, chunk_values, must_read, write_chunk
+from mma.cache.durable import PARTIAL, holds, sha256, sync, sync_files, sync_tree, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, FailedRow, Journal, JournalEntry
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_projections, lay_out_text
-from mma.cache.lock import CacheLock
+from mma.cache.lock import CacheLock, only_writer
 from mma.cache.projection import (
     PROJECTION,
     Projection,
@@ -39,8 +40,9 @@ from mma.cache.projection import (
     projection_fault,
     projection_files,
 )
+from mma.cache.receipts import read_receipts, remove_receipts
 from mma.cache.root import ROOT, TEXT, Root
-from mma.cache.schema import CONTENT, SIDES, Chunk, Header, Status, check_name, fingerprint_diff, text_fault
+from mma.cache.schema import SIDES, Chunk, Header, check_name, fingerprint_diff, text_fault
 
 
 class CacheWriter:
@@ -52,29 +54,17 @@ class CacheWriter:
         self._lock = lock
         self.changed: dict[str, list[str]] = {}  # units done again: the files that are other than those that were lost
         self._journal = Journal(path)
-        self._published = _stored_root(path)
+        self._published = stored_root(path)
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
     @classmethod
     def create(cls, path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> CacheWriter:
         """Lay out a new cache, with labels and paths. It appears at `path` whole or not at all."""
-        lock = CacheLock(path)
+        lock = only_writer(path)
         try:
             if path.exists():
                 raise CacheError(f"{path} exists already")
-            draft = draft_folder(path)
-            with step("create.draft"):
-                lay_out_arrays(zarr.open_group(draft, mode="w"), header, manifest)
-                files = [f.relative_to(draft).as_posix() for f in sorted(draft.rglob("*")) if f.is_file()]
-                files.remove(ROOT)  # it changes as the cache grows, and vouches for itself
-                journal = Journal(draft)
-                journal.append(JournalEntry(MANIFEST, checksums(draft, files), about=header.to_attributes()))
-                root = Root.of(journal.entries, journal.read(), complete=False)
-                (draft / ROOT).write_bytes(root.to_bytes())
-                sync_tree(draft)
-            with step("create.rename"):
-                draft.rename(path)
-                sync(path.parent)
+            lay_out(path, header, manifest)
             return cls(path, header, lock)
         except BaseException:
             lock.release()
@@ -86,19 +76,10 @@ class CacheWriter:
 
         It is recovered first: see `recover`.
         """
-        lock = CacheLock(path)
+        lock = only_writer(path)
         try:
-            stored = _stored_root(path).header
-            differences = fingerprint_diff(stored.fingerprint, header.fingerprint)
-            if differences:
-                raise CacheError(
-                    f"{path} was made differently; choose another place, or delete it:\n  " + "\n  ".join(differences)
-                )
-            free = ("chunk", "batch", "notes", "source", "version")
-            if replace(stored, **{name: getattr(header, name) for name in free}) != header:
-                raise CacheError(
-                    f"{path} has the same fingerprint but another layout: delete it, or choose another place"
-                )
+            stored = stored_root(path).header
+            must_match(path, stored, header)
             return cls(path, stored, lock).recover()
         except BaseException:
             lock.release()
@@ -107,9 +88,9 @@ class CacheWriter:
     @classmethod
     def reopen(cls, path: Path) -> CacheWriter:
         """Continue a cache as it is, to add text to it or to finish a repair. It is recovered first: see `recover`."""
-        lock = CacheLock(path)
+        lock = only_writer(path)
         try:
-            return cls(path, _stored_root(path).header, lock).recover()
+            return cls(path, stored_root(path).header, lock).recover()
         except BaseException:
             lock.release()
             raise
@@ -173,32 +154,9 @@ class CacheWriter:
         is not known. A cache of schema version 1 has no place for it. `penultimate` [rows, V, W] are the features
         before the projection, of a cache that keeps them; the embeddings have to be what the projection makes of them.
         """
-        shape = (chunk.stop - chunk.start, CONTENT)
-        content = np.zeros(shape, np.uint8) if content is None else content
-        if content.shape != shape or content.dtype != np.uint8:
-            raise CacheError(f"{chunk.unit}: content is {content.dtype} {content.shape}, not uint8 {shape}")
-        check_given(penultimate, self.header, chunk.unit)
-        status = np.full(chunk.stop - chunk.start, Status.OK, np.uint8)
-        for row, code, _ in failures:
-            status[row - chunk.start] = code
-        numbers = {"embedding": embedding} | ({} if penultimate is None else {"penultimate": penultimate})
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is refused below
-            numbers = {name: found.astype(self.header.dtype) for name, found in numbers.items()}
-        for found in numbers.values():
-            found[status != Status.OK] = np.nan
-            if not np.isfinite(found[status == Status.OK]).all():
-                raise CacheError(f"{chunk.unit}: embeddings that are not finite, in rows that are no failures")
-        self._check_product(chunk.unit, "image", numbers)
-        values = {**numbers, "status": status, "content": content}
-        rows, files = slice(chunk.start, chunk.stop), chunk.files(self.header)
-        with step("chunk.write"):
-            for name in files:
-                array(self._root, f"image/{chunk.split}/{name}")[rows] = values[name]
-        with step("chunk.sync"):
-            sync_files(self.path, files.values())
-        for name in files:
-            self._must_read(f"image/{chunk.split}/{name}", rows, values[name])
-        self._record(JournalEntry(chunk.unit, checksums(self.path, files.values()), failures))
+        values = chunk_values(self.header, chunk, embedding, failures, content, penultimate)
+        self._check_product(chunk.unit, "image", values)
+        self._record(write_chunk(self.path, self._root, self.header, chunk, values, failures))
 
     def write_text(
         self,
@@ -236,7 +194,7 @@ class CacheWriter:
         with step("text.sync"):
             sync_files(self.path, files)
         for part, found in values.items():
-            self._must_read(f"{unit}/{part}", slice(None), found)
+            must_read(self.path, self._root, f"{unit}/{part}", slice(None), found)
         about: dict[str, object] = {"templates": list(templates)}
         if texts is not None and [list(of_class) for of_class in texts] != self._filled(templates):
             about["texts"] = [list(of_class) for of_class in texts]
@@ -263,7 +221,7 @@ class CacheWriter:
         with step("text.sync"):
             sync_files(self.path, projection_files())
         for name, found in values.items():
-            self._must_read(name, slice(None), found)
+            must_read(self.path, self._root, name, slice(None), found)
         self._record(JournalEntry(PROJECTION, checksums(self.path, projection_files())))
 
     def _check_product(self, unit: str, side: str, values: Mapping[str, NDArray[np.floating]]) -> None:
@@ -319,11 +277,6 @@ class CacheWriter:
     def _lost(self) -> bool:
         return bool(self.pending() or self.pending_text() or self.pending_projections())
 
-    def _must_read(self, name: str, rows: slice, written: NDArray) -> None:
-        read = np.asarray(array(self._root, name)[rows])
-        if read.tobytes() != np.ascontiguousarray(written).tobytes():
-            raise CacheError(f"{self.path}: {name} does not read back as written: check the disk and the memory")
-
     def _record(self, entry: JournalEntry) -> None:
         self._lock.check()
         if entry.done and entry.unit in self._journal.entries:
@@ -349,12 +302,17 @@ class CacheWriter:
         self._published = root
 
     def recover(self) -> Self:
-        """Take up what a crash left: cut off a torn last line of the journal, publish what is journalled, and delete
-        the files of `image/`, `text/` and `projection/` that no unit has.
+        """Take up what a crash or a shard left: cut off a torn last line of the journal, take what receipts say into
+        it, publish what is journalled, and delete the files of `image/`, `text/` and `projection/` that no unit has.
 
         `resume` and `reopen` call it. Opening a writer by itself changes nothing on the disk.
         """
         self._journal.cut_torn_line()
+        receipts = read_receipts(CacheFiles(self.path), self.header)
+        if new := [entry for unit, entry in receipts.items() if not self._done(unit)]:
+            self._lock.check()
+            self._journal.append(*new)
+        remove_receipts(self.path)
         self._publish(complete=self.complete and not self._lost())
         known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
         folders_of_units = [
@@ -371,6 +329,34 @@ class CacheWriter:
         return self
 
 
+def lay_out(path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> None:
+    """Lay out a new cache, with labels and paths. It appears at `path` whole or not at all."""
+    draft = draft_folder(path)
+    with step("create.draft"):
+        lay_out_arrays(zarr.open_group(draft, mode="w"), header, manifest)
+        files = [f.relative_to(draft).as_posix() for f in sorted(draft.rglob("*")) if f.is_file()]
+        files.remove(ROOT)  # it changes as the cache grows, and vouches for itself
+        journal = Journal(draft)
+        journal.append(JournalEntry(MANIFEST, checksums(draft, files), about=header.to_attributes()))
+        root = Root.of(journal.entries, journal.read(), complete=False)
+        (draft / ROOT).write_bytes(root.to_bytes())
+        sync_tree(draft)
+    with step("create.rename"):
+        draft.rename(path)
+        sync(path.parent)
+
+
+def must_match(path: Path, stored: Header, wanted: Header) -> None:
+    """CacheError where a cache is another than the wanted one. Its own chunk and batch sizes hold."""
+    if differences := fingerprint_diff(stored.fingerprint, wanted.fingerprint):
+        raise CacheError(
+            f"{path} was made differently; choose another place, or delete it:\n  " + "\n  ".join(differences)
+        )
+    free = ("chunk", "batch", "notes", "source", "version")
+    if replace(stored, **{name: getattr(wanted, name) for name in free}) != wanted:
+        raise CacheError(f"{path} has the same fingerprint but another layout: delete it, or choose another place")
+
+
 def draft_folder(path: Path) -> Path:
     """An empty place beside a cache, for what becomes it, or a part of it, by a rename."""
     draft = path.with_name(f".{path.name}.creating")
@@ -378,12 +364,7 @@ def draft_folder(path: Path) -> Path:
     return draft
 
 
-def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files of a cache."""
-    return {file: sha256(read_file(cache / file)) for file in files}
-
-
-def _stored_root(path: Path) -> Root:
+def stored_root(path: Path) -> Root:
     """The root of a cache whose journal it vouches for."""
     data, journal = CacheFiles(path).root_and_journal()
     root = Root.parse(data, str(path))

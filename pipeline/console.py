@@ -56,6 +56,7 @@ class Column:
     right: bool = False  # numbers stand to the right
     spare: bool = False  # left out where there is no room for all
     widest: int | None = None  # letters in a line; what is longer goes on in the next one
+    once: bool = False  # a value is left out below the same one, where those of the `once` columns before it are too
 
 
 def show_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
@@ -96,9 +97,18 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     for column in columns:
         justify: JustifyMethod = "right" if column.right else "left"
         table.add_column(plain(column.name), justify=justify, no_wrap=not column.widest, max_width=column.widest)
-    for row in rows:
-        table.add_row(*map(_plain_cell, row))
+    for row, above in zip(rows, [None, *rows], strict=False):
+        table.add_row(*map(_plain_cell, _without_repeats(columns, row, above) if above else row))
     return table
+
+
+def _without_repeats(columns: Sequence[Column], row: Sequence[Cell], above: Sequence[Cell]) -> list[Cell]:
+    """A row of a table as it stands below another."""
+    found, same = [], True
+    for column, cell, before in zip(columns, row, above, strict=True):
+        same = same and (cell == before or not column.once)
+        found.append("" if same and column.once else cell)
+    return found
 
 
 def _plain_cell(cell: Cell) -> Cell:

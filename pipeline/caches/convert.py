@@ -14,6 +14,7 @@ None of them has class names or texts. Class names may be given; texts are added
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mma.cache import CacheError, FoundEmbeddings, read_npy, read_parquet
+from mma.cache import CacheError, FoundEmbeddings, most_bytes, read_npy, read_parquet
+from mma.pipeline.regular_files import read_text
 
 
 def tip_adapter(
@@ -117,22 +119,30 @@ def read_classnames(file: Path | None) -> list[str] | None:
     if file is None:
         return None
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    except OSError as error:
         raise CacheError(f"class names {file} cannot be read ({error})") from error
 
 
 def _load(file: Path) -> NDArray[Any]:
     """A tensor file as an array. CacheError where it is missing, holds anything but a tensor, or would run code."""
-    if not file.is_file():
-        raise CacheError(f"there is no file {file}")
+    most = most_bytes(file)
+    too_much = CacheError(f"{file} unpacks to more than {most:,} bytes: it is no file of embeddings")
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if sum(part.file_size for part in archive.infolist()) > most:
+                    raise too_much
         tensor = torch.load(file, map_location="cpu", weights_only=True)
+    except CacheError:
+        raise
     except Exception as error:  # pickle, zipfile and torch each have their own, of many lines
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise CacheError(f"{file} is not a file of tensors alone ({reason})") from error
     if not isinstance(tensor, torch.Tensor):
         raise CacheError(f"{file} holds {type(tensor).__name__}, not a tensor")
+    if tensor.nbytes > most:  # a few bytes may stand for many values
+        raise too_much
     tensor = tensor.detach()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 

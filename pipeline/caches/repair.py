@@ -38,7 +38,7 @@ from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.rows import load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
 from mma.pipeline.embedding.settings import FINAL, MAX_PIXELS, PENULTIMATE, EmbedSettings
-from mma.pipeline.embedding.threads import THREADS, threads_of
+from mma.pipeline.embedding.threads import THREADS, computing_with, threads_of
 from mma.pipeline.errors import UsageError
 
 EVERY = 2**63  # failures allowed: those that were there before
@@ -162,7 +162,7 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
     means.check(images=bool(pending))
     with (
         CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer,
-        threads_of(means.header),
+        computing_with(threads_of(means.header)),
     ):
         if writer.pending_projections():
             writer.write_projections(means.clip.projections())

@@ -23,11 +23,21 @@ cache_app = typer.Typer(
 
 
 @cache_app.command(cls=Command, name="info")
-def cache_info(path: Annotated[str, typer.Argument(help="A cache, finished or not.")], json: AsJson = False) -> None:
+def cache_info(
+    path: Annotated[str, typer.Argument(help="A cache, finished or not.")],
+    similar: Annotated[bool, typer.Option("--similar", help="Instead, which classes are most alike.")] = False,
+    json: AsJson = False,
+) -> None:
     """What is in a cache, by which model, how complete, how large."""
     from mma.pipeline.caches.info import cache_info_json, show_cache_info
+    from mma.pipeline.caches.similar import show_similar, similar_plain
+    from mma.pipeline.json_text import to_json
 
-    if json:
+    if similar and json:
+        print(to_json(similar_plain(path), indent=2))
+    elif similar:
+        show_similar(path, stdout())
+    elif json:
         print(cache_info_json(path))
     else:
         show_cache_info(path, stdout())
@@ -40,6 +50,15 @@ def cache_verify(path: Annotated[str, typer.Argument(help="A cache: a path, or a
 
     if not verify_cache(path, stdout(), stderr()):
         raise typer.Exit(1)
+
+
+@cache_app.command(cls=Command, name="merge")
+def cache_merge(path: Annotated[Path, typer.Argument(help="A cache whose shards have all ended.")]) -> None:
+    """Make a cache of finished shards complete. The last `mma embed --shard` does this by itself."""
+    from mma.cache import merge_shards
+
+    merge_shards(path)
+    stderr().print(Text.assemble(f"{path} is complete. Next: ", (f"mma fit --cache {shlex.quote(str(path))}", "bold")))
 
 
 @cache_app.command(cls=Command, name="repair")

@@ -24,10 +24,10 @@ from mma.pipeline.cli.groups import Command, CommandGroup
 from mma.pipeline.cli.interruption import interruptible
 from mma.pipeline.cli.report import report
 from mma.pipeline.cli.reproduce import reproduce
-from mma.pipeline.cli.using import audit, export, predict
+from mma.pipeline.cli.using import audit, export, predict, search
 from mma.pipeline.console import plain, show_pairs
 from mma.pipeline.embedding.settings import EmbedSettings
-from mma.pipeline.fitting.settings import AblateSettings, FitSettings
+from mma.pipeline.fitting.settings import AUTO, AblateSettings, FitSettings
 from mma.pipeline.reports.settings import TableSettings
 
 app = typer.Typer(
@@ -97,13 +97,14 @@ def fit(context: typer.Context, json: bool, **given: Any) -> None:
     from mma.pipeline.fitting.fit import fit as run
     from mma.pipeline.fitting.results import setting_folder
     from mma.pipeline.reports.tables import fitted_json, show_fitted
+    from mma.pipeline.using.auto import fit_auto
 
     settings = chosen(FitSettings, given, options=extra_options(context.args, FitSettings))
-    fitted = run(settings, stderr())
+    fitted = (fit_auto if AUTO in settings.adapter else run)(settings, stderr())
     if json:
-        print(fitted_json(fitted))
+        print(fitted_json(fitted, settings.metrics))
     else:
-        show_fitted(stdout(), fitted)
+        show_fitted(stdout(), fitted, settings.metrics)
         stderr().print("Weights and predictions of every seed:")
         show_pairs(
             stderr(), [(f"  {row.setting.name}", str(setting_folder(settings.out, row.setting))) for row in fitted]
@@ -147,6 +148,7 @@ def ablate(context: typer.Context, json: bool, **given: Any) -> None:
 app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(export)
 app.command(cls=Command)(predict)
 app.command(cls=Command)(audit)
+app.command(cls=Command)(search)
 app.command(cls=Command)(report)
 app.command(cls=Command)(explain)
 app.command(cls=Command)(reproduce)

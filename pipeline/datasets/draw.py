@@ -18,6 +18,7 @@ from mma.pipeline.datasets.base import Split
 from mma.pipeline.datasets.contents import UNKNOWN, Contents
 from mma.pipeline.errors import UsageError
 
+UNSPLIT = "no splits are given:"  # how a note on drawn splits begins, of every version
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}  # what CoOp uses where none are published
 
 Drawn = dict[str, NDArray[np.int64]]  # split -> rows, in the order given
@@ -46,7 +47,7 @@ def draw_splits(everything: Split, seed: int, contents: Contents, where: Path | 
 def drawn_note(seed: int) -> str:
     """How `draw_splits` made the splits, in words."""
     shares = " / ".join(f"{share:.0%}" for share in SHARES.values())
-    return f"no splits are given: each image is drawn by its own bytes, {shares} train / val / test, seed {seed}"
+    return f"{UNSPLIT} each image is drawn by its own bytes, {shares} train / val / test, seed {seed}"
 
 
 def _place(seed: int, content: bytes, path: str) -> float:

@@ -145,7 +145,7 @@ def _classes(
         return clean_names(Path(name), names), {k: np.array(column, np.int32) for k, column in values.items()}, []
     everything = [value for column in values.values() for value in column]
     if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in everything):
-        raise UsageError(f"{PREFIX}{name}: labels are neither names nor numbers; one class an image is needed")
+        raise UsageError(f"{PREFIX}{name}: labels are neither names nor numbers; every image needs one class")
     distinct = list(dict.fromkeys(everything))
     classnames, label_of, notes = read_classes(distinct, Path(name), Path(name) / NAMES_FILE)
     at = dict(zip(distinct, label_of, strict=True))

@@ -12,6 +12,7 @@ from mma.pipeline.embedding.place import check_cache_place
 from mma.pipeline.embedding.prompts import DEFAULT, check_prompts
 from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
 from mma.pipeline.errors import UsageError
+from mma.pipeline.options import written
 
 
 def check_settings(settings: EmbedSettings) -> None:
@@ -24,6 +25,11 @@ def check_settings(settings: EmbedSettings) -> None:
         raise UsageError(
             "images that are `unlabelled=True` have no classes to make texts of: leave out prompts and templates"
         )
+    if settings.shard and (settings.text_only or settings.update):
+        other = "text_only" if settings.text_only else "update"
+        raise UsageError(f"`{other}=True` is for one run: leave out {written('shard', settings.shard)}")
+    if settings.shard and settings.features == "penultimate":
+        raise UsageError(f"{written('features', settings.features)} is written by one run: leave out `shard=I/N`")
     if settings.dataset is None and not settings.text_only:
         raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
     check_cache_place(cache_path(settings))

@@ -19,7 +19,7 @@ from mma.pipeline.embedding.grow import grow
 from mma.pipeline.embedding.plan import make_plan
 from mma.pipeline.embedding.run import run_plan
 from mma.pipeline.embedding.settings import EmbedSettings
-from mma.pipeline.embedding.show import next_step, show_plan, show_summary
+from mma.pipeline.embedding.show import next_step, show_plan, show_shard, show_summary
 
 __all__ = ["EmbedSettings", "embed"]
 
@@ -35,7 +35,9 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         show_plan(plan, console)
         if plan.growth:
             grow(plan, plan.growth, console)
+            show_summary(plan, console)
+        elif run_plan(plan, console):
+            show_summary(plan, console)
         else:
-            run_plan(plan, console)
-        show_summary(plan, console)
+            show_shard(plan, console)
     return plan.path

@@ -21,7 +21,7 @@ from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.run import disk_error, refuse_failures
 from mma.pipeline.embedding.seen import Seen
-from mma.pipeline.embedding.threads import threads_of
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.progress import track
 
 
@@ -34,7 +34,7 @@ def grow(plan: EmbedPlan, growth: Growth, console: Console) -> None:
         check_space(replacement_place(plan.path), plan.header, sum(len(p.templates) for p in plan.prompts))
         with (
             replacing(plan.path, plan.header, read_manifest(plan.dataset)) as writer,
-            threads_of(writer.header),
+            computing_with(threads_of(writer.header)),
         ):
             writer.forget([chunk.unit for chunk in stale_chunks(growth, plan.path)])
             if writer.pending_projections():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mma.cache import Cache, CacheError, Chunk, Header, ManifestSplit, open_cache, replacement_place
 from mma.pipeline.datasets import Contents, Dataset, Split
 from mma.pipeline.datasets.contents import UNKNOWN
+from mma.pipeline.datasets.draw import UNSPLIT
 from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.rows import LimitedSplit
 from mma.pipeline.embedding.threads import THREADS
@@ -57,8 +58,18 @@ class Growth:
         if self.renamed:
             words.append(f"{len(self.renamed):,} renamed")
         if self.split:
-            words.append(f"{len(self.split):,} moved to another split (such as {self.split[0]})")
+            words.append(
+                f"{len(self.split):,} moved to another split (such as {self.split[0]}){self._drawn_otherwise()}"
+            )
         return ", ".join(words)
+
+    def _drawn_otherwise(self) -> str:
+        """Why images are in another split, where the draw is another: an earlier version's, or another seed's."""
+        then, now = (
+            next((note.removeprefix(UNSPLIT) for note in header.notes if note.startswith(UNSPLIT)), "")
+            for header in (self.old.header, self.header)
+        )
+        return f", because splits were drawn in another way then ({then.strip()})" if then and now != then else ""
 
     def new_rows(self, chunk: Chunk) -> NDArray[np.int64]:
         """Rows of a chunk that the old cache does not have."""

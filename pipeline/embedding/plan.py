@@ -9,7 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, Header, discard_replacement, mend_replacement, open_cache, refuse_if_locked
+from mma.cache import (
+    CacheWriter,
+    Chunk,
+    Header,
+    Shard,
+    discard_replacement,
+    mend_replacement,
+    must_match,
+    open_cache,
+    refuse_if_locked,
+)
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.changes import Changes, find_changes
 from mma.pipeline.embedding.checks import cache_path, check_settings
@@ -24,6 +34,7 @@ from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
 from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
 from mma.pipeline.errors import UsageError
+from mma.pipeline.options import written
 
 PROBE = 16  # images timed, for the estimate
 SHOWN = 3  # images named that have changed
@@ -47,6 +58,7 @@ class EmbedPlan:
     most_failures: int  # rows that may fail
     seconds: float  # that a picture takes, by the probe; 0 where no image is to be encoded
     growth: Growth | None = None  # of a cache whose data set has other rows now
+    shard: Shard | None = None  # of the chunks, to which this run keeps
 
 
 NONE = Changes()
@@ -62,10 +74,10 @@ class _Stored:
     done: frozenset[str] = frozenset()  # units
     changes: Changes = NONE
 
-    @property
-    def pending(self) -> tuple[Chunk, ...]:
+    def pending(self, shard: Shard | None) -> tuple[Chunk, ...]:
         """The chunks still to do, in order."""
-        return tuple(c for c in self.header.chunks() if c.unit not in self.done or c.unit in self.redo)
+        chunks = shard.chunks(self.header) if shard else self.header.chunks()
+        return tuple(c for c in chunks if c.unit not in self.done or c.unit in self.redo)
 
     @property
     def redo(self) -> frozenset[str]:
@@ -78,14 +90,14 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
 
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
     """
-    path = cache_path(settings)
+    path, shard = cache_path(settings), shard_of(settings)
     mend_replacement(path)
     check_settings(settings)
-    refuse_if_locked(path)
+    refuse_if_locked(path, shard)
     contents = KnownContents(path, workers_of(settings), console)
     dataset = load_dataset(settings, console, contents)
     prompts: tuple[PromptSet, ...] = ()
-    if dataset.classnames:
+    if dataset.classnames and (shard is None or shard.index == 1):  # one shard does the texts
         prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
     notes = absent_notes(dataset)
     clip = load_chosen_clip(settings)
@@ -98,7 +110,8 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     check_templates(path, prompts, stored.prompts)
     encoding = make_encoding(clip, settings, stored.header)
     complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
-    seconds = _probe(clip, dataset, stored.pending[0], encoding) if stored.pending else 0.0
+    pending = stored.pending(shard)
+    seconds = _probe(clip, dataset, pending[0], encoding) if pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
     return EmbedPlan(
@@ -108,13 +121,14 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
         header=stored.header,
         encoding=encoding,
         prompts=prompts,
-        pending=stored.pending,
+        pending=stored.pending(shard),
         redo=tuple(sorted(stored.redo)),
         notes=(*notes, *_change_notes(stored.changes)),
         exists=exists,
         complete=complete,
-        most_failures=failure_limit(settings.max_failures, sum(wanted.rows.values())),
+        most_failures=failure_limit(settings.max_failures, _rows(stored.header, shard)),
         seconds=seconds,
+        shard=shard,
     )
 
 
@@ -129,9 +143,10 @@ def _grown_plan(
 ) -> EmbedPlan:
     """What is to be done where the data set has other rows than its cache. UsageError where that was not asked for."""
     if not settings.update:
+        alone = f", without {written('shard', settings.shard)}," if settings.shard else ""
         raise UsageError(
-            f"{dataset.name} is not what {path} was made from: {growth.told()}; `update=True` embeds what is new into "
-            "the same cache, another cache keeps both"
+            f"{dataset.name} is not what {path} was made from: {growth.told()}; `update=True`{alone} embeds what is "
+            "new into the same cache, another cache keeps both"
         )
     encoding = make_encoding(clip, settings, growth.header)
     fresh, pending = new_rows(growth, dataset, pending_chunks(growth, path))
@@ -153,6 +168,16 @@ def _grown_plan(
     )
 
 
+def shard_of(settings: EmbedSettings) -> Shard | None:
+    """The shard that a run keeps to."""
+    return Shard(*map(int, settings.shard.split("/"))) if settings.shard else None
+
+
+def _rows(header: Header, shard: Shard | None) -> int:
+    """Rows of a cache, or of a shard of it."""
+    return sum(chunk.stop - chunk.start for chunk in (shard.chunks(header) if shard else header.chunks()))
+
+
 def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[str]) -> None:
     """UsageError where a cache has a prompt set of one of these names with other templates."""
     for prompt_set in prompts:
@@ -169,17 +194,38 @@ def _read_stored(
     path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
 ) -> _Stored:
     """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
+    if settings.shard:
+        return _read_shared(path, wanted, dataset, settings, contents, console)
     with CacheWriter.resume(path, wanted) as writer:
         discard_replacement(path)
         pending = {chunk.unit for chunk in writer.pending()}
         done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
         changes = find_changes(path, dataset, workers_of(settings), console, contents.of_row)
         if changes.changed and not settings.update:
-            raise UsageError(
-                f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has "
-                "changed, another cache keeps both"
-            )
+            raise _changed(changes, path)
         return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
+
+
+def _read_shared(
+    path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
+) -> _Stored:
+    """How far a cache is that other shards may be writing: it is read alone. Errors as of `_read_stored`.
+
+    Rows that were missing and are back are left to a run of the whole.
+    """
+    cache = open_cache(path, partial=True)
+    must_match(path, cache.header, wanted)
+    changes = find_changes(path, dataset, workers_of(settings), console, contents.of_row)
+    if changes.changed:
+        raise _changed(changes, path)
+    return _Stored(cache.header, cache.prompts, cache.complete, frozenset(cache.journal))
+
+
+def _changed(changes: Changes, path: Path) -> UsageError:
+    return UsageError(
+        f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has changed, "
+        "another cache keeps both"
+    )
 
 
 def _change_notes(changes: Changes) -> list[str]:

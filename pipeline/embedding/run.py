@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, FailedRow
+from mma.cache import CacheWriter, Chunk, FailedRow, ManifestSplit, ShardWriter
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
@@ -17,33 +18,48 @@ from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
 from mma.pipeline.embedding.texts import encode_texts
-from mma.pipeline.embedding.threads import threads_of
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
 
 
-def run_plan(plan: EmbedPlan, console: Console) -> None:
-    """Do what the plan says, to a complete cache. What is done is kept whatever happens.
+def run_plan(plan: EmbedPlan, console: Console) -> bool:
+    """Do what the plan says, and tell whether the cache is complete then, which it is but for a shard that was not the
+    last. What is done is kept whatever happens.
 
     Raises UsageError where the disk has no room, CacheError where another process writes the cache, WorkError where
     work cannot go on.
     """
     try:
-        with _writer(plan) as writer, threads_of(writer.header):
+        if plan.shard:
+            with (
+                ShardWriter.join(plan.path, plan.header, plan.shard, lambda: _new_manifest(plan)) as shard,
+                computing_with(threads_of(shard.header)),
+            ):
+                _encode(plan, shard, console)
+                return shard.finish()
+        with _writer(plan) as writer, computing_with(threads_of(writer.header)):
             writer.forget(plan.redo)
             if writer.pending_projections():
                 writer.write_projections(plan.clip.projections())
-            for prompt_set in plan.prompts:
-                if prompt_set.name not in writer.prompts:
-                    embed_text(console, plan.clip, writer, prompt_set)
-            embed_images(console, plan.clip, plan.dataset, writer, plan.encoding, plan.most_failures)
+            _encode(plan, writer, console)
             if not writer.complete:
                 writer.finish()
+            return True
     except OSError as error:
         raise disk_error(plan.path, error) from error
 
 
-def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts: PromptSet) -> None:
+def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console) -> None:
+    """Encode what the writer's cache, or its shard, still lacks."""
+    for prompt_set in plan.prompts:
+        if prompt_set.name not in writer.prompts:
+            embed_text(console, plan.clip, writer, prompt_set)
+    how = replace(plan.encoding, batch=writer.header.batch)  # another shard may have laid the cache out
+    embed_images(console, plan.clip, plan.dataset, writer, how, plan.most_failures)
+
+
+def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet) -> None:
     """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
     found = encode_texts(console, clip, prompts.name, prompts.flat())
     before = None if found.penultimate is None else prompts.shaped(found.penultimate)
@@ -51,9 +67,16 @@ def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter, prompts:
 
 
 def embed_images(
-    console: Console, clip: FrozenClip, dataset: Dataset, writer: CacheWriter, how: Encoding, most: int
+    console: Console,
+    clip: FrozenClip,
+    dataset: Dataset,
+    writer: CacheWriter | ShardWriter,
+    how: Encoding,
+    most: int,
 ) -> None:
-    """Encode the chunks still to do and store them. WorkError where more than `most` rows of the cache have failed."""
+    """Encode the chunks still to do and store them. WorkError where more than `most` rows of the cache, or of the
+    shard, have failed.
+    """
     pending, seen = writer.pending(), Seen(writer.path)
     failed = sum(map(len, writer.failures().values()))
     with track(console, "images", sum(chunk.stop - chunk.start for chunk in pending), "images") as advance:
@@ -84,6 +107,11 @@ def disk_error(path: Path, error: OSError) -> WorkError:
 def _writer(plan: EmbedPlan) -> CacheWriter:
     if plan.exists:
         return CacheWriter.resume(plan.path, plan.header)
+    return CacheWriter.create(plan.path, plan.header, _new_manifest(plan))
+
+
+def _new_manifest(plan: EmbedPlan) -> dict[str, ManifestSplit]:
+    """Labels and paths for a cache that is about to be laid out, where there is room for it."""
     check_space(plan.path, plan.header, sum(len(p.templates) for p in plan.prompts))
     Seen(plan.path).clear()
-    return CacheWriter.create(plan.path, plan.header, read_manifest(plan.dataset))
+    return read_manifest(plan.dataset)

@@ -21,6 +21,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte as RGB
 MOST_VIEWS = 10_000
 MOST_BATCH = 1_000_000
 MOST_WORKERS = 1024
+MOST_SHARDS = 1_000_000
 LARGEST = 2**31 - 1  # of seeds, limits and counts of pixels
 
 
@@ -35,6 +36,14 @@ def read_failures(given: Any) -> str:
     if rest or not 0 <= value <= (100 if percent else math.inf):
         raise UsageError(f"{written('max_failures', given)} is neither a count nor a percentage, such as 20 or 5%")
     return text
+
+
+def read_shard(given: Any) -> str:
+    """Which shard of how many, as it was said: "2/4". Raises UsageError."""
+    index, _, count = str(given).strip().partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS):
+        raise UsageError(f"{written('shard', given)} is no shard: the first of four is 1/4, the last 4/4")
+    return f"{int(index)}/{int(count)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +109,9 @@ class EmbedSettings:
     cache: Annotated[Path | None, Option("The cache to write.", OUTPUT, shown="cache/<name>.zarr")] = None
     dtype: Annotated[str, Option("Number type of stored image embeddings.", OUTPUT, choices=DTYPES)] = "float16"
     update: Annotated[bool, Option("Embed changed images again.", OUTPUT)] = False
+    shard: Annotated[
+        str | None, Option("One of several runs that share the work: 1/4 to 4/4.", OUTPUT, read=read_shard)
+    ] = None
 
     def __post_init__(self) -> None:
         checked(self)

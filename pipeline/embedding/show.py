@@ -31,13 +31,14 @@ def show_plan(plan: EmbedPlan, console: Console) -> None:
     about = plan.clip.fingerprint
     model = about["model"] + (f" ({about['pretrained']})" if about["pretrained"] else "")
     todo = f"{rows:,} to do in {len(plan.pending)} chunks" if rows else "all done"
+    if plan.shard:
+        todo += f", as shard {plan.shard}"
     classes = "  classes   none: unlabelled\n"
+    if header.classnames:
+        classes = f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
     if prompts:
         sets = ", ".join(f"{p.name} ({len(p.templates)})" for p in prompts)
-        classes = (
-            f"  classes   {len(header.classnames)}, the first {header.classnames[0]!r}\n"
-            f"  prompts   {sets}, as {prompts[0].texts[0][0]!r}\n"
-        )
+        classes += f"  prompts   {sets}, as {prompts[0].texts[0][0]!r}\n"
     console.print(
         Text(plan.dataset.name, style="bold"),
         f"-> {plan.path}\n"
@@ -54,6 +55,15 @@ def show_plan(plan: EmbedPlan, console: Console) -> None:
     if plan.pending:
         pictures = sum((chunk.stop - chunk.start) * header.views[chunk.split] for chunk in plan.pending)
         console.print(f"  time      about {span(pictures * plan.seconds)} ({1 / plan.seconds:,.0f} images/s)")
+
+
+def show_shard(plan: EmbedPlan, console: Console) -> None:
+    """Say that a shard is done, and what of the cache is not."""
+    done, total = open_cache(plan.path, partial=True).progress()
+    console.print(
+        f"{plan.path}: shard {plan.shard} is done, and {done} of {total} chunks are: the shard that ends last "
+        "makes the cache complete"
+    )
 
 
 def show_summary(plan: EmbedPlan, console: Console) -> None:

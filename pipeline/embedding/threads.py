@@ -13,14 +13,21 @@ import torch
 
 from mma.cache import Header
 
-THREADS = "threads"  # in a header's `source`
+MOST = 1024  # threads; a larger number is no machine's
+THREADS = "threads"  # in a header's `source`, and in what a model says of its encoder
+
+
+def threads_of(header: Header) -> int | None:
+    """How many threads a cache was begun with; None where that is not known."""
+    count = header.source.get(THREADS)
+    return count if type(count) is int and 0 < count <= MOST else None
 
 
 @contextmanager
-def threads_of(header: Header) -> Iterator[None]:
-    """Within, torch has the threads that the cache was begun with; its own number where that is not known."""
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Within, torch has so many threads; its own number where None is said."""
     before = torch.get_num_threads()
-    torch.set_num_threads(header.source.get(THREADS) or before)
+    torch.set_num_threads(threads or before)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
@@ -60,6 +61,15 @@ class Explanation:
         support = self.fit.episode().support
         rows = rows_of_shots(self.fit.adapter, said, len(support.rows))
         return support.rows[rows], support.label[rows]
+
+    def nearest_shots(self, look: Look, said: Tensor) -> tuple[list[int], Tensor]:
+        """The shots of what was said [N, C], nearest to an image first; and the cosines [N] in the shots' own order."""
+        rows, _ = self.shots(said)
+        noise = self.fit.setting.protocol.train_noise
+        shots = self.fit.features.images.images("train", noise)[torch.from_numpy(rows).to(look.image.device)]
+        cosine = shots @ look.image
+        order: list[int] = cosine.argsort(descending=True, stable=True).tolist()
+        return order, cosine
 
 
 def explain(settings: ExplainSettings) -> Explanation:

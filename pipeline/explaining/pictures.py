@@ -13,7 +13,7 @@ from mma.adapters.mma import MultiModalAdapter
 from mma.pipeline.explaining.at_hand import Thumbnail, thumbnails
 from mma.pipeline.explaining.explain import Explanation, Shown
 from mma.pipeline.explaining.trades import Trade
-from mma.pipeline.explaining.words import degrees, loudest, rivals, verdict
+from mma.pipeline.explaining.words import degrees, rivals, verdict
 from mma.pipeline.reports.drawing import COLOURS, INK, Picture, short
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def _attention(figure: Figure, explanation: Explanation, shown: Shown, small: Th
     """Heads against classes, then how far each prompt turned, then the probabilities before and after."""
     look, attention = shown.look, shown.attention
     assert attention is not None
-    chosen = _foremost(shown)
+    looked_at = attention.to_prompts.argmax(-1).tolist()  # by each head
+    chosen = list(dict.fromkeys([*_foremost(shown)[: CLASSES - len(set(looked_at))], *looked_at]))
     names = _labels(explanation, shown, chosen)
     panels = _panels(explanation, shown)
     ratios = [0.12 * len(panel) + 0.35 for _, panel in panels] + [0.8, 0.9]
@@ -129,11 +130,11 @@ def _mask(figure: Figure, explanation: Explanation, shown: Shown) -> None:
 
 
 def _shots(figure: Figure, explanation: Explanation, shown: Shown, small: Thumbnail) -> None:
-    """The shots that say most, and what they add to the first classes."""
+    """The nearest shots, and what they add to the first classes."""
     said, look = shown.said, shown.look
     assert said is not None
     rows, label = explanation.shots(said)
-    first = loudest(said)[:SHOTS]
+    first = explanation.nearest_shots(look, said)[0][:SHOTS]
     chosen = _foremost(shown)[:8]
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
     values = said[first][:, chosen].cpu().numpy()
@@ -143,7 +144,7 @@ def _shots(figure: Figure, explanation: Explanation, shown: Shown, small: Thumbn
     left.set_yticks(range(len(first)), [f"{name}, row {rows[i]}" for name, i in zip(own, first, strict=True)])
     left.set_xticks(range(len(chosen)), _labels(explanation, shown, chosen), rotation=90)
     left.tick_params(labelsize=5)
-    left.set_title("what shots add (logits)", loc="left", fontsize=6)
+    left.set_title("what the nearest shots add (logits)", loc="left", fontsize=6)
     figure.colorbar(image, ax=left, fraction=0.05).ax.tick_params(labelsize=5)
     _before_and_after(right, shown, chosen)
     right.set_xticks(range(len(chosen)), _labels(explanation, shown, chosen), rotation=90, fontsize=5)

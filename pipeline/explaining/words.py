@@ -198,15 +198,16 @@ def rivals(look: Look, masked: Masked) -> tuple[int, int]:
 
 
 def shots_text(explanation: Explanation, look: Look, said: Tensor) -> str:
-    """The shots that say most, and what all of them add to the answer."""
+    """The nearest shots with what they add, and what all shots add to the answer."""
     rows, label = explanation.shots(said)
+    order, cosine = explanation.nearest_shots(look, said)
     of = look.of
     parts = []
-    for i in loudest(said)[:FIRST]:
+    for i in order[:FIRST]:
         k = int(said[i].abs().argmax())
         parts.append(
-            f"row {rows[i]} of train, {explanation.classnames[label[i]]} ({float(said[i, k]):+.2f} to "
-            f"{_name(explanation, look, k)})"
+            f"row {rows[i]} of train, {explanation.classnames[label[i]]} (cosine {float(cosine[i]):.2f}, "
+            f"{float(said[i, k]):+.2f} to {_name(explanation, look, k)})"
         )
     best = int(of.adapted[look.at].argmax())
     before = int(of.zero_shot[look.at].argmax())
@@ -214,13 +215,7 @@ def shots_text(explanation: Explanation, look: Look, said: Tensor) -> str:
     told = f"All {len(said):,} together add {float(total[best]):+.2f} to {_name(explanation, look, best)}"
     if before != best:
         told += f" and {float(total[before]):+.2f} to {_name(explanation, look, before)}"
-    return f"The shots that say most, in logits: {'; '.join(parts)}. {told}."
-
-
-def loudest(said: Tensor) -> list[int]:
-    """Shots by the most that they add to any class, from what they said [N, C]."""
-    order: list[int] = said.abs().amax(-1).argsort(descending=True, stable=True).tolist()
-    return order
+    return f"The nearest shots, with what they add in logits: {'; '.join(parts)}. {told}."
 
 
 def _span(turned: Tensor) -> str:

@@ -84,7 +84,8 @@ def embed(dataset: str | Path, *, progress: bool = False, **options: Any) -> Cac
 def fit(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     """Stage two: fit adapters on one or several caches, and return the rows of the table, zero-shot first.
 
-    `cache` is an opened cache, a path, or several. `options` are those of `mma fit`, and of the adapters. Raises
+    `cache` is an opened cache, a path, or several. `options` are those of `mma fit`, and of the adapters; with
+    `adapter="auto"` the grid says in `chosen`, by cache, which one validation rows chose. Raises
     UsageError, CacheError or AdapterError before any work, WorkError where a fit failed.
 
     >>> fitted = mma.fit(cache, adapter="linear-probe", shots=4, seeds=[0, 1], out=folder / "runs")
@@ -94,15 +95,17 @@ def fit(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     'LinearProbe'
     """
     from mma.pipeline.fitting.fit import fit as run
-    from mma.pipeline.fitting.settings import FitSettings
+    from mma.pipeline.fitting.settings import AUTO, FitSettings
     from mma.pipeline.options import fields_of
+    from mma.pipeline.using.auto import fit_auto
 
     own = {field.name for field in fields_of(FitSettings)}
     if "target" in options:
         options["target"] = _locations(options["target"])
     settings = {name: value for name, value in options.items() if name in own}
     of_adapter = {name: value for name, value in options.items() if name not in own}
-    return run(FitSettings(cache=_locations(cache), options=of_adapter, **settings), _console(progress))
+    asked = FitSettings(cache=_locations(cache), options=of_adapter, **settings)
+    return (fit_auto if AUTO in asked.adapter else run)(asked, _console(progress))
 
 
 def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:

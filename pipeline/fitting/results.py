@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mma.adapters import Adapter, adapter_class, from_bytes, short_name
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import Cell, Setting
+from mma.pipeline.fitting.row_scores import RowScores
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Predictions:
     rows: NDArray[np.int32]  # [N] of the test split
     label: NDArray[np.int32]  # [N]
     predicted: NDArray[np.int32]  # [N]
+    scores: RowScores | None = None  # of its probabilities; None in results of before they were kept
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Grid:
     failures: Sequence[Failure] = ()
     notes: Sequence[str] = field(default_factory=list)
     undrawn: Mapping[Setting, str] = field(default_factory=dict)  # what could not be drawn on its cache, and why
+    chosen: Mapping[str, str] = field(default_factory=dict)  # by cache, the adapter that `adapter=auto` chose
 
     def __getitem__(self, adapter: str) -> Row:
         """The one row of an adapter. Raises UsageError where there is none, or are several."""

@@ -34,6 +34,7 @@ from mma.pipeline.fitting.episodes import Draw, Episode, Test
 from mma.pipeline.fitting.features import Features
 from mma.pipeline.fitting.protocols import NO_NOISE, Protocol
 from mma.pipeline.fitting.results import Predictions, Result
+from mma.pipeline.fitting.row_scores import score_rows
 from mma.pipeline.fitting.selection import check_division, fit_by_classes, holds_classes
 
 
@@ -88,7 +89,7 @@ def run_cell(cell: Cell, data: Sequence[Features], *, keep_weights: bool = False
     _warm_up()
     start = time.perf_counter()
     adapter = adapter_class(setting.adapter)(**dict(setting.options))
-    support = _support(features, episode, setting.protocol)
+    support = support_of(features, episode, setting.protocol)
     validation = _validation(features, episode, setting)
     recipe = setting.recipe or adapter.recipe
     if setting.select == "oracle":  # an upper bound of accuracy: no epoch is missed by stopping early
@@ -127,8 +128,9 @@ def _warm_up() -> None:
     torch.optim.Adam([weight], fused=True).step()
 
 
-def _support(features: Features, episode: Episode, protocol: Protocol) -> Support:
-    labelled = _labelled(features, episode.support, episode.classes, protocol.train_noise)
+def support_of(features: Features, episode: Episode, protocol: Protocol) -> Support:
+    """What an adapter is fitted on in an episode."""
+    drawn = labelled(features, episode.support, episode.classes, protocol.train_noise)
     text = features.text.embedding[_index(features, episode.classes)]
     clean = len(episode.support.rows) > 0 and protocol.train_noise == NO_NOISE  # the crops are of clean images
     views = features.images.views("train") if clean else None
@@ -136,7 +138,7 @@ def _support(features: Features, episode: Episode, protocol: Protocol) -> Suppor
         views = views[_index(features, episode.support.rows)]
     new_classes = any(not _known(test, episode) for test in episode.tests)
     scale, layers = features.logit_scale, features.projections
-    return Support(labelled.image, labelled.label, text, scale, views, new_classes, projections=layers)
+    return Support(drawn.image, drawn.label, text, scale, views, new_classes, projections=layers)
 
 
 def _validation(features: Features, episode: Episode, setting: Setting) -> Labelled | None:
@@ -144,11 +146,11 @@ def _validation(features: Features, episode: Episode, setting: Setting) -> Label
     if setting.select == "oracle":
         rows = episode.tests[0].rows
         label = features.labels["test"].label[rows].astype(np.int64)
-        return _labelled(features, Draw("test", rows, label), episode.classes, setting.protocol.test_noise)
-    return _labelled(features, episode.validation, episode.classes) if episode.validation else None
+        return labelled(features, Draw("test", rows, label), episode.classes, setting.protocol.test_noise)
+    return labelled(features, episode.validation, episode.classes) if episode.validation else None
 
 
-def _labelled(features: Features, draw: Draw, classes: NDArray[np.int64], noise: str = NO_NOISE) -> Labelled:
+def labelled(features: Features, draw: Draw, classes: NDArray[np.int64], noise: str = NO_NOISE) -> Labelled:
     """Rows with their labels counted within `classes`."""
     within = np.searchsorted(classes, draw.label)
     images = features.images.images(draw.split, noise) if len(draw.rows) else features.text.embedding[:0]
@@ -177,7 +179,10 @@ def _score(adapter: Adapter, data: Sequence[Features], episode: Episode, test: T
         logits = zero_shot_logits(image, text, adapter.logit_scale)
     predicted = classes[logits.argmax(dim=-1).cpu().numpy()]
     label = features.labels["test"].label[test.rows]
-    return Predictions(test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32))
+    scores = score_rows(logits, _index(features, np.searchsorted(classes, label).astype(np.int64)))
+    return Predictions(
+        test.name, test.rows.astype(np.int32), label.astype(np.int32), predicted.astype(np.int32), scores
+    )
 
 
 def _known(test: Test, episode: Episode) -> bool:

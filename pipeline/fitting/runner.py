@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,11 @@ def _write_files(result: Result, config: Mapping[str, Any], out: Path) -> None:
 
 
 def _npz(predictions: Sequence[Predictions]) -> bytes:
-    arrays: dict[str, NDArray[np.int32]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for p in predictions:
         arrays |= {f"{p.test}_rows": p.rows, f"{p.test}_label": p.label, f"{p.test}_predicted": p.predicted}
+        if p.scores:
+            arrays |= {f"{p.test}_{field.name}": getattr(p.scores, field.name) for field in fields(p.scores)}
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()

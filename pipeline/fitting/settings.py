@@ -11,7 +11,20 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.options import Field, Option, checked, fields_of, numbers
 
 DATA, PROTOCOL, RECIPE, ADAPTER, OUTPUT = "Data", "Protocol", "Recipe (by default, the adapter's)", "Adapter", "Output"
+AUTO = "auto"  # the adapter that validation rows choose among the fast ones
 SELECTIONS = ("val", "classes", "last", "oracle")
+METRICS = (  # that `mma fit` shows on request, beside those of the protocol
+    "balanced",
+    "macro-f1",
+    "recall",
+    "precision",
+    "confusion",
+    "ece",
+    "nll",
+    "brier",
+    "top5",
+    "errors",
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROCESSES = "Processes; 1 uses the threads of this one."
 MOST_SEEDS = 100_000
@@ -40,7 +53,7 @@ class FitSettings:
         tuple[str, ...],
         Option("Also score this cache, of the same model. May be repeated.", DATA, factor=True),
     ] = ()
-    prompts: Annotated[str, Option("The prompt set of the cache to use.", DATA, factor=True)] = "default"
+    prompts: Annotated[str, Option("A prompt set of the cache.", DATA, factor=True)] = "default"
     reduce: Annotated[
         str, Option("Templates to one vector: unit or raw mean, or one by number.", DATA, factor=True)
     ] = "unit"
@@ -152,10 +165,14 @@ class FitSettings:
 
     adapter: Annotated[
         tuple[str, ...],
-        Option("Of `mma adapters`, or FILE.py:CLASS; several: a,b,c.", ADAPTER, split=True, factor=True),
+        Option("Of `mma adapters`, FILE.py:CLASS, or auto; several: a,b,c.", ADAPTER, split=True, factor=True),
     ] = ("mma",)
     options: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, for the adapters that have them
 
+    metrics: Annotated[
+        tuple[str, ...],
+        Option("Also show these; several: a,b,c.", OUTPUT, choices=METRICS, split=True, shown="none"),
+    ] = ()
     device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
     workers: Annotated[int, Option(PROCESSES, OUTPUT, least=1, most=MOST_WORKERS)] = 1
     out: Annotated[Path, Option("Results folder.", OUTPUT)] = Path("runs")

@@ -1,7 +1,8 @@
 """The results of a folder: one SQLite file, `results.sqlite`, that any SQLite tool can read.
 
     cells        one row per cell that is done or failed: its config, metrics, details, seconds, status, reason
-    predictions  per cell and test: the predicted class of each row, little-endian int32
+    predictions  per cell and test: the predicted class of each row, little-endian int32; and what is kept of the
+                 probabilities, four numbers of two bytes for each row (row_scores.py); null before version 3
     tests        the rows and labels that predictions are about, shared by all cells that have them
     claims       which process runs which cell; see claims.py
 
@@ -26,11 +27,12 @@ from mma.pipeline.fitting.cells import Cell, Setting
 from mma.pipeline.fitting.claims import TABLE as CLAIMS
 from mma.pipeline.fitting.estimate import Kind
 from mma.pipeline.fitting.results import Failure, Predictions, Result
+from mma.pipeline.fitting.row_scores import RowScores
 from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import parse_json
 
 FILE = "results.sqlite"
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 60.0  # how long to wait for another process that is recording
 
 FROM_1 = """
@@ -38,6 +40,7 @@ drop index if exists cells_by_name;
 alter table cells rename column name to question;
 alter table cells rename column cache to data;
 """
+FROM_2 = "alter table predictions add column scores blob;"
 TABLES = """
 create table if not exists cells (
     id text primary key, setting text not null, question text not null, seed integer not null, data text not null,
@@ -47,7 +50,7 @@ create table if not exists cells (
 create index if not exists cells_by_question on cells (question, seed);
 create table if not exists tests (id text primary key, name text not null, rows blob not null, label blob not null);
 create table if not exists predictions (
-    cell text not null, test text not null, predicted blob not null, primary key (cell, test)
+    cell text not null, test text not null, predicted blob not null, scores blob, primary key (cell, test)
 );
 """
 
@@ -80,7 +83,9 @@ class Store:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             with self._transaction():
-                for statement in ((FROM_1 if version == 1 else "") + TABLES + CLAIMS).split(";"):
+                version = self._db.execute("pragma user_version").fetchone()[0]  # another process may have raised it
+                older = (FROM_1 if version == 1 else "") + (FROM_2 if version in (1, 2) else "")
+                for statement in (older + TABLES + CLAIMS).split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"pragma user_version = {VERSION}")
         except sqlite3.OperationalError as error:
@@ -195,12 +200,12 @@ class Store:
     def predictions(self, cell: str) -> list[Predictions]:
         """What was predicted in a cell, test by test; empty where predictions were left out."""
         rows = self._db.execute(
-            "select t.name, t.rows, t.label, p.predicted from predictions p join tests t on t.id = p.test"
+            "select t.name, t.rows, t.label, p.predicted, p.scores from predictions p join tests t on t.id = p.test"
             " where p.cell = ? order by p.rowid",
             (cell,),
         )
         try:
-            return [Predictions(name, *(np.frombuffer(blob, "<i4") for blob in blobs)) for name, *blobs in rows]
+            return [_unpack(*row) for row in rows]
         except (TypeError, ValueError):
             raise self._damaged(cell, "predictions") from None
 
@@ -272,7 +277,10 @@ class Store:
         rows, label = _pack(predictions.rows), _pack(predictions.label)
         test = hashlib.sha256(predictions.test.encode() + rows + label).hexdigest()[:16]
         self._db.execute("insert or ignore into tests values (?, ?, ?, ?)", (test, predictions.test, rows, label))
-        self._db.execute("insert into predictions values (?, ?, ?)", (cell, test, _pack(predictions.predicted)))
+        scores = predictions.scores.to_bytes() if predictions.scores else None
+        self._db.execute(
+            "insert into predictions values (?, ?, ?, ?)", (cell, test, _pack(predictions.predicted), scores)
+        )
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)
@@ -297,3 +305,10 @@ def _is_number(value: Any) -> bool:
 
 def _pack(values: NDArray[np.int32]) -> bytes:
     return values.astype("<i4").tobytes()
+
+
+def _unpack(name: str, rows: bytes, label: bytes, predicted: bytes, scores: bytes | None) -> Predictions:
+    """Predictions of the columns. Raises TypeError or ValueError for what cannot be."""
+    of_rows, of_label, called = (np.frombuffer(blob, "<i4") for blob in (rows, label, predicted))
+    kept = None if scores is None else RowScores.from_bytes(scores, len(of_rows))
+    return Predictions(name, of_rows, of_label, called, kept)

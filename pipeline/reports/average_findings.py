@@ -11,7 +11,7 @@ import numpy as np
 from mma.pipeline.reports.aggregates import average_of_datasets, h_of_means
 from mma.pipeline.reports.comparisons import across_datasets
 from mma.pipeline.reports.findings import (
-    Average,
+    AverageFinding,
     Finding,
     Group,
 )
@@ -22,7 +22,7 @@ from mma.pipeline.reports.pairing import (
 from mma.pipeline.reports.statistics import Estimate, harmonic_values, mean_estimate
 
 
-def averages_of(groups: Sequence[Group]) -> list[Average]:
+def averages_of(groups: Sequence[Group]) -> list[AverageFinding]:
     """Every method under every set of conditions, over the data sets of its protocol, where there are two or more."""
     found = []
     for protocol in dict.fromkeys(group.protocol for group in groups):
@@ -39,10 +39,10 @@ def averages_of(groups: Sequence[Group]) -> list[Average]:
 
 def _average(
     protocol: str, method: str, conditions: Conditions, of: Mapping[str, Finding], tables: Mapping[str, Group]
-) -> Average:
+) -> AverageFinding:
     missing = tuple(dataset for dataset in tables if dataset not in of)
     main, rows = next(iter(tables.values())).main, list(of.values())
-    whole = Average(protocol, method, conditions, of, missing, {}, None, None, None, 0, 0)
+    whole = AverageFinding(protocol, method, conditions, of, missing, {}, None, None, None, 0, 0)
     if missing:
         return whole
     measures: dict[str, tuple[float, float, float]] = {}

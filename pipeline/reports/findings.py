@@ -59,7 +59,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Average:
+class AverageFinding:
     """One method under one set of conditions, averaged over data sets; H is that of the mean base and the mean new.
 
     `won`, `lost`, `p_t` and `p_wilcoxon` compare it with the baseline over data sets; None where that is not possible.
@@ -86,7 +86,7 @@ class Report:
     baseline: str
     headline: str
     groups: Sequence[Group]
-    averages: Sequence[Average]
+    averages: Sequence[AverageFinding]
     notes: Sequence[str]
     versions: Mapping[str, Sequence[str]]
 

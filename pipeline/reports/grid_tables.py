@@ -99,6 +99,8 @@ def check_export(path: Path) -> None:
         raise UsageError(
             f"{written('export', path)}: {path if path.is_dir() else at} is a {'folder' if path.is_dir() else 'file'}"
         )
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--export {path} is not a regular file: choose another place")
     if not os.access(path if path.exists() else at, os.W_OK):
         raise UsageError(f"{written('export', path)} is not yours to write: choose another place")
     if path.suffix == ".parquet":

@@ -13,7 +13,7 @@ from mma.pipeline.reports.comparisons import LEVEL, holm
 from mma.pipeline.reports.findings import (
     BEST,
     TIED,
-    Average,
+    AverageFinding,
     Finding,
     block_of,
     goes_with,
@@ -67,7 +67,7 @@ def marks_of(rows: Sequence[Finding], metric: str) -> dict[str, str]:
     return {best.setting.id: BEST, **tied}
 
 
-def marks_of_averages(averages: Sequence[Average], metric: str) -> dict[tuple[str, Conditions], str]:
+def marks_of_averages(averages: Sequence[AverageFinding], metric: str) -> dict[tuple[str, Conditions], str]:
     """As `marks_of`, for averages over data sets.
 
     A difference is the mean of the paired differences on each, its p-value a normal one: data sets are independent, and

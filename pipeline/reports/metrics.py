@@ -1,19 +1,20 @@
 """How good are one run's predictions?
 
-From labels [N], predictions [N] and logits [N, C]. Whatever a table shows in percent is in percent here (accuracies,
-F1, recall, precision, calibration error); log-likelihood is in nats, Brier's score runs from 0 to 2.
+From labels [N], predictions [N] and what is kept of their probabilities. Whatever a table shows in percent is in
+percent here (accuracies, F1, recall, precision, calibration error).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mma.pipeline.fitting.row_scores import RowScores
 from mma.pipeline.reports.statistics import wilson
 
 IMBALANCE = 1.5  # test classes that differ more than this in size make balanced accuracy the main metric
-BLOCK = 4_096  # rows scored at a time: 33 MB in float64 at a thousand classes
 
 
 @dataclass(frozen=True)
@@ -83,68 +84,15 @@ def classified(label: np.ndarray, predicted: np.ndarray, classes: int) -> Classi
     )
 
 
+def imbalance(label: np.ndarray) -> float:
+    """How many times more rows of label [N] the largest class has than the smallest."""
+    _, count = np.unique(label, return_counts=True)
+    return float(count.max() / count.min())
+
+
 def balanced_is_main(label: np.ndarray) -> bool:
     """Whether the classes of label [N] differ so much in size that accuracy mostly tells of the large ones."""
-    _, count = np.unique(label, return_counts=True)
-    return bool(count.max() > IMBALANCE * count.min())
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """One value per test row [N]. Means over rows are the run's metrics; rows of several seeds make values [S, N].
-
-    predicted: the first class of the highest logit; confidence: its probability; log_likelihood: of the label, in nats;
-    brier: squared distance of the probabilities to the label's, 0 to 2 (Brier, 1950); rank: classes before the label's,
-    0 where the prediction is right.
-    """
-
-    label: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    log_likelihood: np.ndarray
-    brier: np.ndarray
-    rank: np.ndarray
-
-    @property
-    def negative_log_likelihood(self) -> float:
-        """The mean over rows, in nats; lower is better."""
-        return -float(self.log_likelihood.mean())
-
-    @property
-    def brier_score(self) -> float:
-        """The mean over rows, 0 to 2; lower is better."""
-        return float(self.brier.mean())
-
-    def top(self, k: int) -> float:
-        """The percentage of rows whose label is among the k highest logits."""
-        return 100 * float(np.mean(self.rank < k))
-
-
-def score_rows(label: np.ndarray, logits: np.ndarray) -> RowScores:
-    """Labels [N] against logits [N, C] as they enter the softmax (log-probabilities are logits as well).
-
-    Raises ValueError for labels outside of the classes, for logits that are not finite (-inf excepted), for no row.
-    """
-    from scipy.special import log_softmax
-
-    _check(label, logits.shape[:1], logits.shape[1])
-    parts = []
-    for start in range(0, len(label), BLOCK):
-        block, of_block = (
-            logits[start : start + BLOCK].astype(np.float64),
-            label[start : start + BLOCK].astype(np.int64),
-        )
-        if not np.isfinite(block.max(1)).all():
-            raise ValueError(f"logits of rows {start} to {start + len(block) - 1} are not finite: leave such rows out")
-        logp = log_softmax(block, axis=1)  # [B, C]
-        rows = np.arange(len(block))
-        own, probability = block[rows, of_block][:, None], np.exp(logp)
-        # Before the label: classes with a higher logit, and equal ones that come first, as argmax takes them.
-        before = (block > own) | ((block == own) & (np.arange(block.shape[1]) < of_block[:, None]))
-        predicted = block.argmax(1)
-        brier = np.square(probability).sum(1) - 2 * probability[rows, of_block] + 1
-        parts.append((predicted, probability[rows, predicted], logp[rows, of_block], brier, before.sum(1)))
-    return RowScores(label, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return imbalance(label) > IMBALANCE
 
 
 @dataclass(frozen=True)
@@ -178,10 +126,13 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> 
     return Reliability(100 * error, 100 * mean, 100 * accuracy, 100 * low, 100 * high, count)
 
 
-def confidently_wrong(scores: RowScores, most: int) -> np.ndarray:
-    """Rows that are wrong, the most confident first: at most so many indices."""
-    wrong = np.flatnonzero(scores.rank > 0)
-    found: np.ndarray = wrong[np.argsort(-scores.confidence[wrong], kind="stable")][:most]
+def confidently_wrong(scores: Sequence[RowScores], most: int) -> np.ndarray:
+    """Rows that are wrong in one of several runs on the same rows, the most confident first: at most so many indices.
+
+    Ordered by the confidence in what is wrong, meant over runs: a run that is right counts 0.
+    """
+    blame = np.mean([np.where(each.rank > 0, each.confidence, 0.0) for each in scores], axis=0)  # [N]
+    found: np.ndarray = np.argsort(-blame, kind="stable")[: min(most, np.count_nonzero(blame))]
     return found
 
 

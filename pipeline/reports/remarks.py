@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mma.adapters import AdapterError
 from mma.pipeline.reports.findings import (
     TIED,
-    Average,
+    AverageFinding,
     Group,
     conditions_text,
     main_block,
@@ -17,7 +17,7 @@ from mma.pipeline.reports.records import Folder, Recorded
 from mma.pipeline.reports.tables import FALLBACK, TEST_TIME, sees_test_rows
 
 
-def headline_of(groups: Sequence[Group], averages: Sequence[Average], baseline: str) -> str:
+def headline_of(groups: Sequence[Group], averages: Sequence[AverageFinding], baseline: str) -> str:
     """One sentence: the best method where most methods were compared (with the most shots), and how sure that is."""
     group = max(groups, key=lambda group: len(group.rows))
     block, within = main_block(group)
@@ -51,7 +51,9 @@ def headline_of(groups: Sequence[Group], averages: Sequence[Average], baseline: 
     return f"{sentence}. Not distinguishable from it: {', '.join(ties)}." if ties else f"{sentence}."
 
 
-def notes_of(found: Folder, groups: Sequence[Group], several: set[str], averages: Sequence[Average]) -> list[str]:
+def notes_of(
+    found: Folder, groups: Sequence[Group], several: set[str], averages: Sequence[AverageFinding]
+) -> list[str]:
     """What a reader of all the tables must know."""
     rows = [row for group in groups for row in group.rows]
     notes = [

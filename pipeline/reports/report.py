@@ -48,7 +48,7 @@ def report(settings: ReportSettings, console: Console, beyond: Beyond | None = N
 def write_text(path: Path, text: str, console: Console) -> None:
     """Write a file whole, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
+    write_whole(path.resolve(), text.encode())
     console.print(f"{path} is written", markup=False)
 
 
@@ -60,5 +60,7 @@ def check_place(name: str, path: Path) -> None:
         raise UsageError(f"`{name}={path}` is a folder: give a file")
     if not at.is_dir() or (folder and path.is_file()):
         raise UsageError(f"`{name}={path}`: {path if path.is_file() else at} is a file: choose another place")
+    if (path.exists() or path.is_symlink()) and not path.is_file() and not folder:
+        raise UsageError(f"`{name}={path}` is not a regular file: choose another place")
     if not os.access(path if path.exists() else at, os.W_OK):
         raise UsageError(f"`{name}={path}` is not yours to write: choose another place")

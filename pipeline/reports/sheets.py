@@ -13,7 +13,7 @@ from typing import Any
 
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.factors import as_typed
-from mma.pipeline.reports.findings import Average, Finding, Group, Report
+from mma.pipeline.reports.findings import AverageFinding, Finding, Group, Report
 from mma.pipeline.reports.marks import marks_of, marks_of_averages
 from mma.pipeline.reports.naming import method_names
 from mma.pipeline.reports.pairing import Conditions
@@ -129,7 +129,7 @@ def condition_word(row: Finding, name: str) -> str:
     return as_typed(row.setting.factors[name]) if name in row.setting.factors else ""
 
 
-def _by_dataset(groups: Sequence[Group], averages: Sequence[Average]) -> Sheet:
+def _by_dataset(groups: Sequence[Group], averages: Sequence[AverageFinding]) -> Sheet:
     """Methods as rows, data sets as columns, the average last."""
     varying = tuple(dict.fromkeys(name for group in groups for name in group.varying))
     main = groups[0].main
@@ -155,7 +155,7 @@ def _by_dataset(groups: Sequence[Group], averages: Sequence[Average]) -> Sheet:
     return Sheet(title, ("method", *varying), (*datasets, AVERAGE), lines, main)
 
 
-def _blocks(averages: Sequence[Average]) -> list[list[Average]]:
+def _blocks(averages: Sequence[AverageFinding]) -> list[list[AverageFinding]]:
     """Averages under the same conditions; a method without support goes with every set of them, and is marked last."""
     seeded = [average for average in averages if any(row.setting.seeded for row in average.rows.values())]
     found = []
@@ -195,7 +195,7 @@ def _by_factor(name: str, group: Group) -> Sheet:
     return Sheet(f"{group.main} by {name}, {group.title}", heads, tuple(map(as_typed, columns)), lines, group.main)
 
 
-def _averages_by_factor(name: str, groups: Sequence[Group], averages: Sequence[Average]) -> Sheet:
+def _averages_by_factor(name: str, groups: Sequence[Group], averages: Sequence[AverageFinding]) -> Sheet:
     """The same for the averages over data sets."""
     main = groups[0].main
     columns = [v for v in _values(name, groups[0]) if all(v in _values(name, group) for group in groups)]

@@ -164,6 +164,53 @@ def harmonic_values(base: np.ndarray, new: np.ndarray, at: tuple[float, float] |
     return 2 * b * n / (b + n) + np.concatenate([of_base, of_new], 1)
 
 
+def mean_values(correct: Sequence[np.ndarray]) -> np.ndarray:
+    """Values [S, N] whose row means are the mean share over several tests: correct [S, N_t] each, side by side."""
+    total = sum(each.shape[1] for each in correct)
+    of_tests = [each.mean(1, keepdims=True) for each in correct]
+    mean = np.mean(of_tests, axis=0)  # [S, 1]
+    spread = [
+        total / (len(correct) * each.shape[1]) * (each - of_test)
+        for each, of_test in zip(correct, of_tests, strict=True)
+    ]
+    values: np.ndarray = mean + np.concatenate(spread, 1)
+    return values
+
+
+def macro_f1_values(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Values [S, N] whose row means are the seeds' macro F1 (shares): label [N], predicted [S, N].
+
+    F1 of class c is 2 tp / d, where d counts its rows and the rows called it. Made linear in the images (delta method):
+    a row brings 2 (if both it is of c and is called c) less F1_c for being of c, and F1_c for being called c, over d.
+    Classes that neither have rows nor are called do not count.
+    """
+    classes = int(max(label.max(), predicted.max())) + 1
+    values = np.empty(predicted.shape)
+    for at, called in enumerate(predicted):
+        right = called == label
+        of, by = np.bincount(label, minlength=classes), np.bincount(called, minlength=classes)
+        either = of + by  # [C]
+        f1 = 2 * np.bincount(label[right], minlength=classes) / np.maximum(either, 1)
+        there = np.count_nonzero(either)
+        pull = f1 / np.maximum(either, 1)
+        own = np.where(right, 2 / either[label], 0.0) - pull[label] - pull[called]  # [N], of sum 0
+        values[at] = f1.sum() / there + len(label) / there * own
+    return values
+
+
+def precision_values(label: np.ndarray, predicted: np.ndarray, c: int) -> np.ndarray:
+    """Values [S, N] whose mean is the precision of class c over all seeds (a share): label [N], predicted [S, N].
+
+    A ratio, made linear in the images. Raises ValueError where no row is called c.
+    """
+    called = predicted == c
+    if not called.any():
+        raise ValueError(f"no row is called class {c}: it has no precision")
+    precision = float(np.mean((predicted == label)[called]))
+    values: np.ndarray = precision + called * ((label == c) - precision) / called.mean()
+    return values
+
+
 def wilson(share: np.ndarray, trials: np.ndarray, quantile: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval (1927) of a share: low and high, of any one shape; 0 to 1 where there were no trials.
 

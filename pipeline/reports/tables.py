@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,9 +14,13 @@ from mma.pipeline.fitting.cells import NO_SELECTION, Setting
 from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.json_text import to_json
 from mma.pipeline.reports.aggregates import worst_tenth
+from mma.pipeline.reports.answers import Answers, answers_of, estimate_of
 from mma.pipeline.reports.averages import MISSING, Average, averages, records
 from mma.pipeline.reports.averages import columns as averaged
-from mma.pipeline.reports.statistics import mean_interval, mean_text
+from mma.pipeline.reports.fit_measures import half_width, measures, scalar, show_measures
+from mma.pipeline.reports.metrics import IMBALANCE, imbalance
+from mma.pipeline.reports.pairing import BALANCED
+from mma.pipeline.reports.statistics import Estimate, mean_interval, mean_text
 
 FALLBACK = "*"
 TEST_TIME = "†"
@@ -24,16 +28,18 @@ TIME = Column("time", right=True, spare=True)
 ONE_SUPPORT = "‡"
 
 
-def show_fitted(console: Console, fitted: Grid) -> None:
-    """One table for each cache and protocol, one row per adapter, zero-shot first; means over seeds with their 95 %
-    Student-t half-widths, in percent.
+def show_fitted(console: Console, fitted: Grid, metrics: Sequence[str] = ()) -> None:
+    """One table for each cache and protocol, one row per adapter, zero-shot first; means with the half-widths of their
+    95 % intervals over seeds and test images, in percent. `metrics` of METRICS are shown below.
     """
     for at in dict.fromkeys((row.cache, row.setting.protocol.name) for row in fitted.rows):
         _show_cache(console, [row for row in fitted.rows if (row.cache, row.setting.protocol.name) == at])
     for protocol in dict.fromkeys(row.setting.protocol.name for row in fitted.rows):
         _show_averages(console, [row for row in fitted.rows if row.setting.protocol.name == protocol])
-    for note in notes(fitted):
+    for note in fit_notes(fitted):
         console.print(note)
+    if metrics:
+        show_measures(console, fitted, metrics)
 
 
 def _show_averages(console: Console, rows: Sequence[Row]) -> None:
@@ -58,15 +64,61 @@ def _show_cache(console: Console, rows: Sequence[Row]) -> None:
     words += [f"recipe {recipes[0]}"] if len(recipes) == 1 else []
     words += [selection_text(selections[0])] if len(selections) == 1 else []
     differing = [name for name, found in (("recipe", recipes), ("select", selections)) if len(found) > 1]
-    measured = [Column(metric, right=True) for metric in rows[0].metrics]
-    columns = [Column("adapter"), *measured, TIME, *map(Column, differing)]
+    answers = answers_of(rows)
+    metrics = list(rows[0].metrics)
+    if (times := _differ(rows, answers)) > 1:
+        metrics.insert(0 if times > IMBALANCE else 1, BALANCED)
+    columns = [Column("adapter"), *(Column(name, right=True) for name in metrics), TIME, *map(Column, differing)]
     lines = []
-    for row in rows:
+    for row, of_row in zip(rows, answers, strict=True):
         told = {"recipe": row.setting.recipe_name or "", "select": row.setting.select}
         name = " ".join([marked(row.setting), *changes(row.setting)])
-        values = [*(metric_text(row, metric) for metric in row.metrics), f"{row.seconds:.2f} s"]
+        values = [*(_estimate_text(row, of_row, metric) for metric in metrics), f"{row.seconds:.2f} s"]
         lines.append([name, *values, *(told[name] if told[name] != NO_SELECTION else "" for name in differing)])
     show_table(console, columns, lines, ", ".join(word for word in words if word))
+
+
+def _estimate_text(row: Row, answers: Mapping[str, Answers], metric: str) -> str:
+    """As `metric_text`, with the half-width over seeds and test images where it is known what was predicted."""
+    estimate = _estimate(row, answers, metric)
+    if estimate is None:
+        return metric_text(row, metric)
+    mark = ONE_SUPPORT if row.one_support else ""
+    mean = estimate.mean if metric == BALANCED else mean_interval(row.values(metric))[0]  # of H: not H of the means
+    return f"{mean:.2f} ± {half_width(estimate):.2f}{mark}{star(row, metric)}"
+
+
+def _estimate(row: Row, answers: Mapping[str, Answers], metric: str) -> Estimate | None:
+    if metric != BALANCED:
+        return estimate_of(row, answers, metric)
+    found = scalar(answers["all"], "balanced") if "all" in answers else None
+    return found if isinstance(found, Estimate) else None
+
+
+def _differ(rows: Sequence[Row], answers: Sequence[Mapping[str, Answers]]) -> float:
+    """How many times the test classes of a few-shot table differ in size; 0 where that is not asked, or not known."""
+    if any("all" not in of_row for of_row in answers):
+        return 0.0
+    return max((imbalance(of_row["all"].label) for of_row in answers), default=0.0)
+
+
+def fit_notes(fitted: Grid) -> list[str]:
+    """What a reader of the table of a fit must know."""
+    found = ["± is a 95 % interval over seeds and test images together"]
+    if averages(fitted.rows):
+        found[0] += "; of averages, over seeds alone"
+    told: dict[str, None] = {}
+    for row, of_row in zip(fitted.rows, answers_of(fitted.rows), strict=True):
+        if "all" in of_row and (times := imbalance(of_row["all"].label)) > IMBALANCE:
+            told[
+                f"{row.setting.data.dataset}: test classes differ in size up to {times:.1f} times, so balanced "
+                "accuracy (the mean recall of classes) is the main metric"
+            ] = None
+    one = (
+        f"one support: all seeds draw the same shots and count as one; ±{ONE_SUPPORT} is over test images, and says "
+        "nothing of other shots"
+    )
+    return [*found, *told, *notes(fitted, one)]
 
 
 def seeds_text(rows: Sequence[Row]) -> str:
@@ -105,8 +157,14 @@ def falls_back(row: Row) -> bool:
     return any(result.details["new_is_zero_shot"] for result in row.results)
 
 
-def notes(grid: Grid) -> list[str]:
-    """What a reader of the table must know."""
+OVER_TRAINING = (
+    f"one support: all seeds draw the same shots; ±{ONE_SUPPORT} is over training seeds alone (weights, "
+    "batches, validation rows), not over draws of shots"
+)
+
+
+def notes(grid: Grid, of_one_support: str = OVER_TRAINING) -> list[str]:
+    """What a reader of a table must know; where seeds had one support, with that."""
     rows, found = grid.rows, []
     if any(falls_back(row) for row in rows):
         found.append(f"{FALLBACK} has no weights for classes without shots: new classes are scored zero-shot")
@@ -115,10 +173,7 @@ def notes(grid: Grid) -> list[str]:
     if any(sees_test_rows(row.setting.adapter) for row in rows):
         found.append(f"{TEST_TIME} learns from unlabelled test rows: one by one, as a stream, or all at once")
     if any(row.one_support for row in rows):
-        found.append(
-            f"one support: all seeds draw the same shots; ±{ONE_SUPPORT} is over training seeds alone (weights, "
-            "batches, validation rows), not over draws of shots"
-        )
+        found.append(of_one_support)
     if any(row.setting.select == "oracle" for row in rows):
         found.append("ORACLE: epochs were selected on the test rows; these numbers are upper bounds, not results")
     return [*found, *grid.notes]
@@ -207,21 +262,30 @@ def selection_text(select: str) -> str:
     }[select]
 
 
-def fitted_json(fitted: Grid) -> str:
-    """The table as JSON: means, half-widths (null for one seed), the worst tenth of seeds, every seed, where the files
-    lie, and averages over data sets.
+def fitted_json(fitted: Grid, metrics: Sequence[str] = ()) -> str:
+    """The table as JSON: means, 95 % intervals over seeds and test images (null where predictions were not kept; the
+    half-width is the longer side) and half-widths over seeds alone (null for one seed), the worst tenth of seeds, every
+    seed, where the files lie, and averages over data sets; `metrics` of METRICS as `measures`, by test.
     """
+    answers = answers_of(fitted.rows)
 
-    def row_data(row: Row) -> dict[str, Any]:
+    def row_data(row: Row, of_row: Mapping[str, Answers]) -> dict[str, Any]:
         data: dict[str, Any] = {**row.setting.config(), "cache": row.cache}
         for metric in row.metrics:
             mean, half = mean_interval(row.values(metric))
             worst = worst_tenth(row.values(metric))
-            data[metric] = {"mean": mean, "half_width": half, "worst_tenth": worst, "seeds": row.values(metric)}
+            found = estimate_of(row, of_row, metric)
+            both = {"half_width": half_width(found), "low": found.low, "high": found.high} if found else {}
+            unknown = {"half_width": half, "low": None, "high": None}
+            over = {**(both or unknown), "half_width_of_seeds": half}
+            data[metric] = {"mean": mean, **over, "worst_tenth": worst, "seeds": row.values(metric)}
         data["new_is_zero_shot"] = falls_back(row)
         data["one_support"] = row.one_support
         data["seconds"] = row.seconds
+        if metrics:
+            data["measures"] = measures(row, of_row, metrics)
         return {**data, "folder": str(setting_folder(row.out, row.setting)) if row.out else None}
 
-    whole = {"rows": [row_data(row) for row in fitted.rows], "averages": average_records(fitted)}
-    return to_json({**whole, "notes": notes(fitted)}, indent=2)
+    rows = [row_data(row, of_row) for row, of_row in zip(fitted.rows, answers, strict=True)]
+    whole = {"rows": rows, "averages": average_records(fitted), "chosen": dict(fitted.chosen)}
+    return to_json({**whole, "notes": fit_notes(fitted)}, indent=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -15,8 +14,8 @@ from mma.pipeline.suites.reproduce import Made, Reproduced
 
 DASH = "—"
 COLUMNS = (
-    Column("data set"),
-    Column("method"),
+    Column("data set", once=True),
+    Column("method", once=True),
     Column("metric"),
     Column("here", right=True),
     Column("published", right=True),
@@ -27,15 +26,7 @@ COLUMNS = (
 def show_reproduced(console: Console, reproduced: Reproduced) -> None:
     """One table for each of the suite's; below it, why something is missing, and where the numbers are from."""
     for made in reproduced.tables:
-        rows = _cells(made.lines)
-        blanked = [rows[0]] + [
-            [
-                now if at > 1 or now != before or row[0] != previous[0] else ""
-                for at, (before, now) in enumerate(zip(previous, row, strict=True))
-            ]
-            for previous, row in pairwise(rows)
-        ]
-        show_table(console, COLUMNS, blanked, made.table.title)
+        show_table(console, COLUMNS, _cells(made.lines), made.table.title)
         for note in notes(made):
             console.print(note)
 

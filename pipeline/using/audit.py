@@ -29,6 +29,7 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import ImageFeatures, load_text
 from mma.pipeline.using.settings import AuditSettings
+from mma.pipeline.using.sheet import Shown
 from mma.pipeline.using.threads import one_thread
 
 FOLDS = 5
@@ -225,6 +226,11 @@ def write_csv(found: Audit, out: Path) -> None:
         row = "" if f.row is None else f.row
         writer.writerow([f.kind, f.split, row, f.path, f.classname, f.looks_like, f.other, f"{f.value:.6g}"])
     write_whole(out, stream.getvalue().encode())
+
+
+def shown(findings: Sequence[Finding]) -> list[Shown]:
+    """Findings as images of a contact sheet."""
+    return [Shown(f.path, (f.classname, f"looks like {f.looks_like}")) for f in findings]
 
 
 def _usable_rows(images: ImageFeatures) -> _Rows:

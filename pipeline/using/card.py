@@ -50,6 +50,13 @@ def _fitted(about: About, shots: Shots | None) -> str:
     lines = ["## What it was fitted on", "", f"{rows} images (embeddings {fitted['digest']}), seed {fitted['seed']}."]
     if fitted["chosen"]:
         lines.append("Chosen: " + ", ".join(f"{name} {value:g}" for name, value in fitted["chosen"].items()) + ".")
+    if auto := fitted.get("auto"):
+        change = auto["points_over_second"]
+        lines.append(
+            f"The adapter was chosen of {len(auto['accuracies'])} on {auto['images']:,} validation images: "
+            f"{change['mean']:+.1f} points over {auto['second']} (95 % interval {change['low']:.1f} to "
+            f"{change['high']:.1f})."
+        )
     if fitted["best_epoch"]:
         lines.append(f"Epochs: {fitted['best_epoch']}, selection: {fitted['select']}.")
     if shots:

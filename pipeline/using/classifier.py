@@ -18,7 +18,8 @@ from scipy.special import softmax
 from mma.adapters import Adapter, AdapterError, Labelled, Recipe, Support, adapter_class, fit, options_of, predict
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE
-from mma.pipeline.fitting.settings import FACTORS
+from mma.pipeline.fitting.settings import AUTO, FACTORS
+from mma.pipeline.using.auto import FAST, pick_for
 from mma.pipeline.using.model import refuse_unservable
 from mma.pipeline.using.threads import one_thread
 
@@ -36,7 +37,8 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """An adapter as a scikit-learn classifier of embeddings [N, D].
+    """An adapter as a scikit-learn classifier of embeddings [N, D]; "auto" is a fast one that a fifth of every class
+    chooses.
 
     `options` are the adapter's hyper-parameters and its recipe's (`lam=0.5`, `lr=0.001`, `epochs=50`): grid search sees
     them all. With `select="val"` a fifth of every class chooses the epoch and the hyper-parameters that were left
@@ -44,8 +46,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     Rows are divided by their length; float32 is computed in float32, and all else in float64.
 
-    After `fit`: `adapter_`, `classes_` [C], `text_` [C, D], `chosen_` (hyper-parameters by name), `best_epoch_`
-    (None where none was chosen), `n_features_in_`.
+    After `fit`: `adapter_` (fitted), `adapter_name_`, `classes_` [C], `text_` [C, D], `chosen_` (hyper-parameters by
+    name), `best_epoch_` (None where none was chosen), `n_features_in_`.
     """
 
     def __init__(
@@ -73,13 +75,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         image, label = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(label)
-        kind, options, recipe = self._configured()
+        if self.adapter != AUTO:
+            self._configured()
         self.classes_, index = np.unique(label, return_inverse=True)
         rows = _unit(image)
         self.text_ = _means(rows, index, len(self.classes_)) if text is None else self._texts(text, rows.dtype)
         with one_thread():
+            self.adapter_name_ = self._pick(rows, index) if self.adapter == AUTO else self.adapter
+            kind, options, recipe = self._configured()
             self.adapter_ = self._fit(kind, options, recipe, rows, index.astype(np.int64))
         return self
+
+    def _pick(self, rows: Floats, label: NDArray[np.int64]) -> str:
+        """The fast adapter that a fifth of every class chooses. Raises UsageError where that cannot be."""
+        if self.select != "val" or self._options:
+            raise UsageError("adapter='auto' takes no options, and chooses by select='val'")
+        held = _held_out(label, self.seed)
+        validation = Labelled(torch.from_numpy(rows[held]), torch.from_numpy(label[held]))
+        support = {name: self._support(adapter_class(name), rows[~held], label[~held]) for name in FAST}
+        return pick_for(support, validation, seed=self.seed).name
 
     def logits(self, X: ArrayLike) -> NDArray[np.float64]:
         """Logits [N, C] of embeddings [N, D]."""
@@ -127,10 +141,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """The adapter's class, its options and its recipe. Raises AdapterError or UsageError."""
         if not isinstance(self.adapter, str):
             raise UsageError(f"adapter = {self.adapter!r} is not a name: `mma adapters` lists them")
-        refuse_unservable(self.adapter)
+        name = self.adapter_name_ if self.adapter == AUTO else self.adapter
+        refuse_unservable(name)
         if self.select not in ("val", "last"):
             raise UsageError(f"select = {self.select!r} is neither val nor last")
-        kind = adapter_class(self.adapter)
+        kind = adapter_class(name)
         known = {option.name: option for option in options_of(kind)}
         options, recipe = {}, {}
         for name, value in self._options.items():

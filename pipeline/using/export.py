@@ -20,15 +20,17 @@ from rich.console import Console
 from torch import Tensor
 
 from mma.adapters import Adapter, Labelled, Support, adapter_class, fit, from_bytes, options_of
+from mma.adapters.gda import GaussianDiscriminant
 from mma.cache.durable import sha256
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import RECIPE, Cell, Choice, Setting, resolve
 from mma.pipeline.fitting.features import Address, Features, Loader
 from mma.pipeline.fitting.protocols import FewShot
-from mma.pipeline.fitting.run import check_cell, run_cell
+from mma.pipeline.fitting.run import check_cell, labelled, run_cell, support_of
 from mma.pipeline.fitting.saved import saved_fit
-from mma.pipeline.fitting.settings import FACTORS
+from mma.pipeline.fitting.settings import AUTO, FACTORS
+from mma.pipeline.using.auto import FAST, Pick, pick_for
 from mma.pipeline.using.calibrate import calibrate
 from mma.pipeline.using.card import model_card
 from mma.pipeline.using.model import (
@@ -49,7 +51,7 @@ HELD_OUT = 5  # one row in so many of a class is validation where there is no va
 LABELLED = ("train", "val")
 MOST_SHOTS = 2**26  # bytes of the shots that a model keeps: 65,536 of 512 dimensions
 
-Rows = Mapping[str, NDArray[np.int64]]  # by split
+RowsBySplit = Mapping[str, NDArray[np.int64]]  # by split
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,22 @@ class Fitted:
     classes: NDArray[np.int64]  # it was fitted on, of the data set
     how: dict[str, Any]
     measured: Adapter  # the same, or the one that made its choices
-    rows: Rows  # that did not train `measured`
+    rows: RowsBySplit  # that did not train `measured`
     selected_on: bool  # whether `measured` chose something on them
-    support: Rows  # that `adapter` was fitted on
+    support: RowsBySplit  # that `adapter` was fitted on
 
 
 def export(settings: ExportSettings, console: Console) -> Path:
     """Write the model folder. Raises UsageError, CacheError or AdapterError for what cannot be done."""
     check_place(settings.out, force=settings.force)
-    if settings.onnx and settings.adapter:
+    if settings.onnx and settings.adapter not in (None, AUTO):
         check_onnx(settings.adapter, settings.class_texts)
     with one_thread():
-        features, fitted = _from_run(settings) if settings.run else _from_cache(settings)
+        features, fitted = _from_run(settings) if settings.run else _from_cache(settings, console)
         name = fitted.how["adapter"]
         text = features.text.embedding[torch.from_numpy(fitted.classes).to(features.device)]
-        labelled = labelled_rows(features, fitted.rows, fitted.classes)
-        calibration, figures, scores = calibrate(fitted.measured, labelled, text, selected_on=fitted.selected_on)
+        measuring = labelled_rows(features, fitted.rows, fitted.classes)
+        calibration, figures, scores = calibrate(fitted.measured, measuring, text, selected_on=fitted.selected_on)
     header = features.images.cache.header
     about = make_about(
         fitted.adapter,
@@ -84,7 +86,7 @@ def export(settings: ExportSettings, console: Console) -> Path:
         prompts=features.text.prompts,
         templates=list(features.text.templates),
         reduce=features.text.reduce,
-        encoder=encoder_of(header.fingerprint, header.dtype, header.batch),
+        encoder=encoder_of(header),
         fitted={"dataset": features.images.dataset, "digest": features.data.digest, **fitted.how},
         validation=figures,
         calibration=calibration,
@@ -106,7 +108,7 @@ def _onnx(model: Model, settings: ExportSettings, features: Features) -> OnnxFil
     """The model as ONNX, compared on images of the cache. It is made on the CPU."""
     clip = None
     if settings.onnx == "pixels":
-        clip = Encoder(model.about, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
+        clip = Encoder(model.about.encoder, torch.device("cpu"), None, settings.clip, settings.pretrained).clip
     split = next(iter(features.labels))
     rows = np.concatenate([rows[:COMPARED] for rows in features.labels[split].rows if len(rows)])
     compared = features.images.images(split)[torch.from_numpy(rows[:COMPARED]).to(features.device)]
@@ -124,7 +126,7 @@ def shots_of(features: Features, fitted: Fitted) -> Shots | None:
     return Shots(found.image.half(), found.label, paths)
 
 
-def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
+def labelled_rows(features: Features, rows: RowsBySplit, classes: NDArray[np.int64]) -> Labelled:
     """Some rows of several splits, split by split, with their labels counted within `classes`."""
     images, labels = [features.text.embedding[:0]], [np.zeros(0, np.int64)]
     for split, chosen in rows.items():
@@ -134,11 +136,25 @@ def labelled_rows(features: Features, rows: Rows, classes: NDArray[np.int64]) ->
     return Labelled(torch.cat(images), torch.from_numpy(np.concatenate(labels)).to(features.device))
 
 
-def _from_cache(settings: ExportSettings) -> tuple[Features, Fitted]:
-    refuse_unservable(str(settings.adapter))
-    kind = adapter_class(str(settings.adapter))
+def every_labelled_row(features: Features) -> Support:
+    """The rows of train and val, to fit a closed form on. Raises UsageError where a class has none."""
+    classes = np.arange(len(features.classnames))
+    _choosing_rows(features, classes, 0)
+    rows = {split: _usable(features, split, classes) for split in LABELLED if split in features.labels}
+    return _support(features, GaussianDiscriminant, rows, classes)
+
+
+def _from_cache(settings: ExportSettings, console: Console) -> tuple[Features, Fitted]:
     address = Address(str(settings.cache), settings.prompts, settings.reduce, pick_device(settings.device).type)
     features = Loader().features(address)
+    if settings.adapter == AUTO:
+        found = _pick(features, settings)
+        console.print(str(found), markup=False)
+        features, fitted = _from_cache(replace(settings, adapter=found.name), console)
+        how = {**fitted.how, "auto": found.plain()}
+        return features, replace(fitted, how=how, selected_on=fitted.selected_on or settings.shots == ALL)
+    refuse_unservable(str(settings.adapter))
+    kind = adapter_class(str(settings.adapter))
     options, recipe = _options(settings)
     few_shot = settings.shots != ALL and kind.few_shot
     protocol = FewShot(shots=int(settings.shots) if few_shot else 1)
@@ -149,6 +165,24 @@ def _from_cache(settings: ExportSettings) -> tuple[Features, Fitted]:
         result = run_cell(cell, [features], keep_weights=True)
         return features, _of_cell(features, setting, settings.seed, from_bytes(result.weights or b""), result.details)
     return features, _on_all(features, setting, settings)
+
+
+def _pick(features: Features, settings: ExportSettings) -> Pick:
+    """The fast adapter that the rows which choose here choose."""
+    if settings.options or settings.select == "last":
+        given = next(iter(settings.options), "select")
+        raise UsageError(f"{given} cannot be given with `adapter=auto`: leave it out, or name an adapter")
+    seed = settings.seed
+    if settings.shots == ALL:
+        classes = np.arange(len(features.classnames))
+        first, chosen = _choosing_rows(features, classes, seed)
+        support = {name: _support(features, adapter_class(name), first, classes) for name in FAST}
+        return pick_for(support, labelled_rows(features, chosen, classes), seed=seed)
+    protocol = FewShot(shots=int(settings.shots))
+    episode = features.images.episode(protocol, seed, True, ())
+    assert episode.validation is not None
+    validation = labelled(features, episode.validation, episode.classes)
+    return pick_for(dict.fromkeys(FAST, support_of(features, episode, protocol)), validation, seed=seed)
 
 
 def _options(settings: ExportSettings) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -180,7 +214,7 @@ def _of_cell(features: Features, setting: Setting, seed: int, adapter: Adapter, 
     selects = setting.select == "val"
     episode = features.images.episode(setting.protocol, seed, selects, ())
     seen = {"train": episode.support.rows}
-    validation: Rows = {}
+    validation: RowsBySplit = {}
     if episode.validation is not None:
         split = episode.validation.split
         validation = {split: episode.validation.rows}
@@ -254,7 +288,7 @@ def _without_shots(features: Features, setting: Setting, classes: NDArray[np.int
     return Fitted(adapter, classes, how, adapter, rows, selected_on=False, support={})
 
 
-def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[Rows, Rows]:
+def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) -> tuple[RowsBySplit, RowsBySplit]:
     """Rows that train and rows that choose. UsageError where a class has none that trains."""
     if "train" not in features.labels:
         raise UsageError("the cache has no train split to fit on")
@@ -270,13 +304,13 @@ def _choosing_rows(features: Features, classes: NDArray[np.int64], seed: int) ->
     return {"train": np.setdiff1d(labels.all(classes), out)}, {"train": out}
 
 
-def _support(features: Features, kind: type[Adapter], rows: Rows, classes: NDArray[np.int64]) -> Support:
+def _support(features: Features, kind: type[Adapter], rows: RowsBySplit, classes: NDArray[np.int64]) -> Support:
     chosen = labelled_rows(features, rows if kind.few_shot else {}, classes)
     text = features.text.embedding[torch.from_numpy(classes).to(features.device)]
     return Support(chosen.image, chosen.label, text, features.logit_scale, _views(features, kind, rows))
 
 
-def _views(features: Features, kind: type[Adapter], rows: Rows) -> Tensor | None:
+def _views(features: Features, kind: type[Adapter], rows: RowsBySplit) -> Tensor | None:
     """The views of the rows [N, V, D], where the adapter is fitted on views and every split has as many."""
     if kind.uses_views != "train" or len({features.images.count_views(split) for split in rows}) != 1:
         return None
@@ -292,5 +326,5 @@ def _usable(features: Features, split: str, classes: NDArray[np.int64]) -> NDArr
     return features.labels[split].all(classes)
 
 
-def _count(rows: Rows) -> int:
+def _count(rows: RowsBySplit) -> int:
     return sum(len(chosen) for chosen in rows.values())

@@ -35,7 +35,9 @@ class LoadedModel:
         if unknown := next((name for name in encoder if name not in known), None):
             raise UsageError(f"unknown option {unknown!r}: {', '.join(known)}")
         found = {**known, **encoder}
-        self._encoder = Encoder(self._model.about, self._device, found["workers"], found["clip"], found["pretrained"])
+        self._encoder = Encoder(
+            self._model.about.encoder, self._device, found["workers"], found["clip"], found["pretrained"]
+        )
 
     @property
     def about(self) -> About:

@@ -31,7 +31,9 @@ from torch import Tensor
 
 from mma.adapters import Adapter, AdapterError, Shapes, adapter_class
 from mma.adapters.storage import restored
+from mma.cache import Header
 from mma.cache.durable import PARTIAL, sha256, sync_tree
+from mma.pipeline.embedding.threads import THREADS, threads_of
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.cells import code_of
 from mma.pipeline.fitting.saved import MOST_WEIGHTS
@@ -135,12 +137,14 @@ def refuse_unservable(name: str) -> None:
         )
 
 
-def encoder_of(fingerprint: Mapping[str, Any], dtype: str, batch: int) -> dict[str, Any]:
-    """What decides an embedding of a new image, from a cache's fingerprint; {} where it does not say."""
+def encoder_of(header: Header) -> dict[str, Any]:
+    """What decides an embedding of a new image, from a cache's header; {} where it does not say."""
+    fingerprint = header.fingerprint
     if "weights_sha256" not in fingerprint:
         return {}
     names = ("model", "pretrained", *OF_ENCODER, "decoder", "max_pixels", "open_clip", "torch")
-    return {**{name: fingerprint[name] for name in names if name in fingerprint}, "dtype": dtype, "batch": batch}
+    how = {"dtype": header.dtype, "batch": header.batch, THREADS: threads_of(header)}
+    return {**{name: fingerprint[name] for name in names if name in fingerprint}, **how}
 
 
 def refuse_other_encoder(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from mma.cache.durable import write_whole
+from mma.cache.durable import open_new, write_whole
+from mma.pipeline.console import plain
 from mma.pipeline.errors import UsageError
 from mma.pipeline.json_text import to_json
 from mma.pipeline.regular_files import open_regular, parse_json, read_json
@@ -70,7 +71,7 @@ class Lines:
 
     def _words(self, answer: Prediction) -> str:
         if answer.reason is not None:
-            return f"{answer.path}  -  {answer.reason}"
+            return plain(f"{answer.path}  -  {answer.reason}")
         unit = "%" if self.value == "probability" else "% (score)"
         words = [", ".join(f"{name} {100 * value:.1f} {unit}" for name, value in answer.top)]
         words += ["abstains"] if answer.abstained else []
@@ -81,7 +82,7 @@ class Lines:
             lines.append(f"    above {', '.join(margins)}")
             near = [f"{path} ({name}, {value:.3f})" for path, name, value in answer.why.shots]
             lines += [f"    nearest {', '.join(near)}"] if near else []
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
 
 class Printed:
@@ -115,7 +116,8 @@ class Written:
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.note, to_json(note).encode())
-            self.partial.write_text(lines.head(), encoding="utf-8")
+            with open_new(self.partial) as stream:
+                stream.write(lines.head().encode())
         self.stream: BinaryIO = self.partial.open("ab")
 
     def write(self, answers: Sequence[Prediction]) -> None:
@@ -182,6 +184,7 @@ class Kept:
 
     def _new(self, rows: int, dim: int) -> np.memmap:
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        open_new(self.partial).close()
         array: np.memmap = np.lib.format.open_memmap(self.partial, "w+", np.float32, (rows, dim))
         return array
 

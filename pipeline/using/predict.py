@@ -32,9 +32,9 @@ def predict(settings: PredictSettings, console: Console) -> None:
     """
     device = pick_device(settings.device)
     model = open_model(settings.model, device.type)
-    encoder = Encoder(model.about, device, settings.workers, settings.clip, settings.pretrained)
+    encoder = Encoder(model.about.encoder, device, settings.workers, settings.clip, settings.pretrained)
     scorer = make_scorer(model, encoder, settings)
-    sources = find_sources(settings, encoder)
+    sources = find_sources(settings, encoder, model.about.dim)
     total = sum(len(source.paths) for source in sources)
     lines = Lines(settings.written_as, scorer)
     out: Printed | Written
@@ -102,7 +102,7 @@ def encode_classes(model: Model, encoder: Encoder, names: tuple[str, ...]) -> to
             "cannot be put into them"
         )
     prompts = filled(about.prompts, about.templates, names)
-    embedding = prompts.shaped(encoder.clip.encode_text(prompts.flat()))
+    embedding = prompts.shaped(encoder.encode_text(prompts.flat()))
     return torch.from_numpy(reduce_prompts(embedding, about.reduce)).to(model.text)
 
 
@@ -118,7 +118,7 @@ def batches(sources: list[Source], start: int) -> Iterator[Batch]:
 def answers_for(settings: PredictSettings, model: Model, encoder: Encoder) -> list[Prediction]:
     """All answers, in memory: what the library gives."""
     scorer = make_scorer(model, encoder, settings)
-    found = batches(find_sources(settings, encoder), 0)
+    found = batches(find_sources(settings, encoder, model.about.dim), 0)
     return [answer for batch in found for answer in scorer.score(batch.paths, batch.image, batch.reasons)]
 
 

@@ -1,4 +1,4 @@
-"""What `mma export`, `mma predict` and `mma audit` can be told. Loads no torch."""
+"""What `mma export`, `mma predict`, `mma audit` and `mma search` can be told. Loads no torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mma.pipeline.regular_files import read_lines
 
 FIT, RUN, OUTPUT, WHAT, ANSWER, MODEL = "Fit", "Or a fit that is there", "Output", "What", "Answer", "Model"
 ONNX = "ONNX"
+NEXT = "What to label next"
+MOST_QUERY = 2_000  # letters of what is searched for: a CLIP cuts a text at 77 tokens
 DEVICES = ("auto", "cpu", "cuda", "mps")
 FORMATS = ("table", "csv", "jsonl")
 ALL = "all"
@@ -32,7 +34,7 @@ class ExportSettings:
     cache: Annotated[str | None, Option("A finished cache.", FIT, shown="the run's own")] = None
     prompts: Annotated[str, Option("The prompt set of the cache to use.", FIT)] = "default"
     reduce: Annotated[str, Option("Templates to one vector: unit, raw, or a number for one alone.", FIT)] = "unit"
-    adapter: Annotated[str | None, Option("Which: `mma adapters` lists them.", FIT)] = None
+    adapter: Annotated[str | None, Option("Which: `mma adapters` lists them; auto chooses.", FIT)] = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the adapter, and of its recipe
     shots: Annotated[
         str, Option("all: every labelled image; a number: so many per class, as fit.", FIT, read=read_shots)
@@ -111,12 +113,7 @@ class PredictSettings:
             raise UsageError(f"`coverage={self.coverage:g}` is not a share of images: give one between 0 and 1")
         if self.embeddings and self.embeddings.suffix != ".npy":
             raise UsageError(f"`embeddings={self.embeddings}`: embeddings are kept as .npy")
-        if self.out and self.out.suffix.lower() not in PLACES:
-            raise UsageError(f"`out={self.out}`: a file is .csv or .jsonl")
-        if self.out and self.format and PLACES[self.out.suffix.lower()] != self.format:
-            raise UsageError(
-                f"`out={self.out}` is {PLACES[self.out.suffix.lower()]}, and `format={self.format}` another"
-            )
+        check_out(self.out, self.format)
 
     @property
     def written_as(self) -> str:
@@ -132,6 +129,9 @@ class AuditSettings:
     prompts: Annotated[str, Option("The prompt set of the cache to use.", WHAT)] = "default"
     reduce: Annotated[str, Option("Templates to one vector: unit, raw, or a number for one alone.", WHAT)] = "unit"
     near: Annotated[float, Option("Cosine from which two images are near twins.", WHAT, least=0, most=1)] = 0.99
+    next: Annotated[int | None, Option("Instead: so many images to label next.", NEXT, least=1, most=10_000)] = None
+    model: Annotated[Path | None, Option("A model folder that is asked how sure it is.", NEXT)] = None
+    labelled: Annotated[str | None, Option("Or a labelled cache of the same encoder.", NEXT)] = None
     first: Annotated[int, Option("How many of each kind the table and the sheet show.", OUTPUT, least=1)] = 40
     out: Annotated[Path | None, Option("Also write all findings: a .csv file.", OUTPUT)] = None
     sheet: Annotated[Path | None, Option("Also write the images of the first labels: a .png file.", OUTPUT)] = None
@@ -146,8 +146,64 @@ class AuditSettings:
         for name, file, suffix in (("out", self.out, ".csv"), ("sheet", self.sheet, ".png")):
             if file and file.suffix.lower() != suffix:
                 raise UsageError(f"`{name}={file}`: it is written as {suffix}")
-            if file and file.exists() and not self.force:
-                raise UsageError(f"{file} is there: `force` replaces it, or give another `{name}`")
+            refuse_file(name, file, force=self.force)
+        if self.next is None and (self.model or self.labelled):
+            raise UsageError(f"{'model' if self.model else 'labelled'} is an option of `next=K`: give that too")
+        if self.next is not None and (self.model is None) == (self.labelled is None):
+            raise UsageError(
+                f"`next={self.next}` asks either a `model=FOLDER` how sure it is, or one fitted on a `labelled=CACHE`"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What `mma search` can be told. Raises UsageError for a value that cannot be."""
+
+    cache: str  # a finished cache
+    query: str  # words, or the path of an image
+    top: Annotated[int, Option("How many images.", WHAT, least=1, most=100_000)] = 10
+    split: Annotated[str | None, Option("Search this one alone.", WHAT, shown="all")] = None
+    clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", MODEL)] = None
+    pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", MODEL)] = None
+    device: Annotated[str, Option("auto, cpu, cuda or mps.", MODEL, choices=DEVICES)] = "auto"
+    format: Annotated[str | None, Option("How it is written.", OUTPUT, choices=FORMATS, shown="table")] = None
+    out: Annotated[Path | None, Option("A file to write: .csv or .jsonl.", OUTPUT)] = None
+    sheet: Annotated[Path | None, Option("Also write the images: a .png file.", OUTPUT)] = None
+    root: Annotated[
+        Path | None, Option("The folder below which the images are.", OUTPUT, shown="where they were embedded")
+    ] = None
+    force: Annotated[bool, Option("Replace files that are there.", OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        checked(self)
+        if not self.query.strip():
+            raise UsageError("there is nothing to search for: give words, or the path of an image")
+        if len(self.query) > MOST_QUERY:
+            raise UsageError(f"the query has {len(self.query):,} letters; a CLIP reads about {MOST_QUERY // 4}")
+        check_out(self.out, self.format)
+        if self.sheet and self.sheet.suffix.lower() != ".png":
+            raise UsageError(f"`sheet={self.sheet}`: it is written as .png")
+        refuse_file("out", self.out, force=self.force)
+        refuse_file("sheet", self.sheet, force=self.force)
+
+    @property
+    def written_as(self) -> str:
+        """table, csv or jsonl."""
+        return PLACES[self.out.suffix.lower()] if self.out else self.format or "table"
+
+
+def check_out(out: Path | None, form: str | None) -> None:
+    """Refuse a file whose suffix is of no format, or of another than is asked for. Raises UsageError."""
+    if out and out.suffix.lower() not in PLACES:
+        raise UsageError(f"`out={out}`: a file is .csv or .jsonl")
+    if out and form and PLACES[out.suffix.lower()] != form:
+        raise UsageError(f"`out={out}` is {PLACES[out.suffix.lower()]}, and `format={form}` another")
+
+
+def refuse_file(name: str, file: Path | None, *, force: bool) -> None:
+    """UsageError where a file that is to be written is there."""
+    if file and file.exists() and not force:
+        raise UsageError(f"{file} is there: `force` replaces it, or give another `{name}`")
 
 
 def read_class_file(file: Path) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.adapters.training import EVAL_BATCH
@@ -19,14 +19,17 @@ from mma.pipeline.datasets.base import Dataset
 from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.datasets.remote import find_remote
 from mma.pipeline.datasets.unlabelled import Listed, Unlabelled, find_unlabelled, is_image
+from mma.pipeline.embedding.threads import THREADS, computing_with
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import unit_images
-from mma.pipeline.using.model import About, encoder_of, refuse_other_encoder
+from mma.pipeline.regular_files import MOST_LINE, expanded
+from mma.pipeline.using.model import encoder_of, refuse_other_encoder
 from mma.pipeline.using.settings import PredictSettings
 
 if TYPE_CHECKING:
     from mma.pipeline.embedding.clip import FrozenClip
 
+T = TypeVar("T")
 STDIN = "-"
 SPLIT = "asked"  # what the images are called on their way through stage one
 
@@ -101,10 +104,15 @@ class Cached:
 
 
 class Encoder:
-    """The frozen CLIP that a model was fitted with, loaded when it is first needed, and checked then."""
+    """The frozen CLIP that made embeddings, loaded when it is first needed, and checked then.
 
-    def __init__(self, about: About, device: torch.device, workers: int | None, clip: str | None, tag: str | None):
-        self.about, self.device, self.workers = about, device, workers or os.cpu_count() or 1
+    `known` is what `encoder_of` says of it; {} where it is not known, and nothing can be encoded.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Any], device: torch.device, workers: int | None, clip: str | None, tag: str | None
+    ):
+        self.known, self.device, self.workers = known, device, workers or os.cpu_count() or 1
         self._named, self._tag = clip, tag
         self._clip: FrozenClip | None = None
 
@@ -120,7 +128,7 @@ class Encoder:
         from mma.pipeline.embedding.encode import Encoding, encode_chunks
         from mma.pipeline.embedding.views import Views
 
-        known, split = self.about.encoder, images.found.split
+        known, split = self.known, images.found.split
         side = known["preprocess"]["size"]
         how = Encoding(
             views=Views(self.clip.preprocess),
@@ -134,7 +142,8 @@ class Encoder:
         firsts = range(start - start % step, count, step)
         chunks = (Chunk(SPLIT, first // step, first, min(first + step, count)) for first in firsts)
         dataset = Dataset(SPLIT, (), (), {SPLIT: split})
-        for encoded in encode_chunks(self.clip, dataset, chunks, how):
+        found = encode_chunks(self.clip, dataset, chunks, how)
+        while (encoded := self._as_the_cache(lambda: next(found, None))) is not None:
             chunk = encoded.chunk
             skip = max(0, start - chunk.start)
             reasons = {row - chunk.start - skip: reason for row, _, reason in encoded.failures}
@@ -145,18 +154,28 @@ class Encoder:
             paths = [images.found.where + split.paths[row] for row in range(chunk.start + skip, chunk.stop)]
             yield Batch(paths, unit_images(embedding, self.device), {r: w for r, w in reasons.items() if r >= 0})
 
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings [T, D] of texts, as the model gives them."""
+        clip = self.clip
+        return self._as_the_cache(lambda: clip.encode_text(texts))
+
+    def _as_the_cache(self, compute: Callable[[], T]) -> T:
+        """What is computed, with as many threads as the cache was, so that an image has the bits that it has there."""
+        with computing_with(self.known.get(THREADS)):
+            return compute()
+
     def _load(self) -> FrozenClip:
         from mma.pipeline.embedding.clip import LOCAL, load_clip
 
-        known: dict[str, Any] = self.about.encoder
+        known = self.known
         if not known:
             raise UsageError(
-                "the model was fitted on imported embeddings, and nothing says which encoder made them: it can only be "
-                "asked about a cache, or embeddings in Python"
+                "the embeddings were imported, and nothing says which encoder made them: no image and no text can be "
+                "encoded; a model of them can be asked about a cache, or embeddings in Python"
             )
         name = self._named or known["model"].replace(f"{LOCAL}tiny", "tiny")
         if name.startswith(LOCAL) and not self._named:
-            raise UsageError(f"the model was fitted with {name}: say where that is with `clip=local-dir:FOLDER`")
+            raise UsageError(f"the encoder is {name}: say where that is with `clip=local-dir:FOLDER`")
         tag = self._tag or known.get("pretrained") or ""
         clip = load_clip(
             name, tag, device=self.device.type, precision=known["precision"], quick_gelu=known["quick_gelu"]
@@ -165,10 +184,10 @@ class Encoder:
         return clip
 
 
-def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
+def find_sources(settings: PredictSettings, encoder: Encoder, dim: int) -> list[Source]:
     """Everything that is asked about, in order; images named one by one are together. UsageError for what is not there.
 
-    The encoder is loaded, and a cache's compared with it, before any row is looked at.
+    `dim` is the model's. The encoder is loaded, and a cache's compared with it, before any row is looked at.
     """
     sources: list[Source] = []
     listed: list[str] = []
@@ -179,7 +198,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
             listed.clear()
 
     for what in settings.what:
-        path = Path(what).expanduser()
+        path = expanded(what)
         if what == STDIN:
             listed += _read_stdin()
         elif "://" in what and (remote := find_remote(what)):
@@ -187,7 +206,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
             sources.append(Images(remote, encoder))
         elif "://" in what or (path / "zarr.json").is_file():
             gather()
-            sources.append(_cached(what, settings, encoder))
+            sources.append(_cached(what, settings, encoder, dim))
         elif is_image(path):
             if not path.exists():
                 raise UsageError(f"there is no {path}: give images, folders, manifests, .tar shards or caches")
@@ -205,17 +224,22 @@ def find_sources(settings: PredictSettings, encoder: Encoder) -> list[Source]:
     return sources
 
 
-def _cached(what: str, settings: PredictSettings, encoder: Encoder) -> Cached:
-    cache, about = open_cache(what), encoder.about
+def _cached(what: str, settings: PredictSettings, encoder: Encoder, dim: int) -> Cached:
+    cache = open_cache(what)
     header = cache.header
-    refuse_other_encoder(about.encoder, encoder_of(header.fingerprint, header.dtype, header.batch), what)
-    if header.dim != about.dim:
-        raise UsageError(f"{what} has embeddings of {header.dim} dimensions, and the model {about.dim}")
+    refuse_other_encoder(encoder.known, encoder_of(header), what)
+    if header.dim != dim:
+        raise UsageError(f"{what} has embeddings of {header.dim} dimensions, and the model {dim}")
     if settings.split is not None and settings.split not in header.rows:
         raise UsageError(f"`split={settings.split}`: {what} has {', '.join(header.rows)}")
     return Cached(cache, [settings.split] if settings.split else list(header.rows), encoder.device)
 
 
 def _read_stdin() -> list[str]:
-    lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-    return [shown_path(line) for line in lines if line]
+    """Paths, one on a line. UsageError for a line without an end."""
+    found = []
+    while line := sys.stdin.buffer.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise UsageError(f"standard input has a line of more than {MOST_LINE:,} bytes: give paths, one on a line")
+        found.append(os.fsdecode(line.rstrip(b"\r\n")))
+    return [shown_path(path) for path in found if path]

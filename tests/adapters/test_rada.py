@@ -131,7 +131,7 @@ def test_blocks_change_neither_logits_nor_gradients(
     queries: str, candidates: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = toy(dtype=torch.float64)
-    adapter = perturbed(RAda, data, queries=queries, candidates=candidates)
+    adapter = perturbed(RAda, data, queries=queries, candidates=candidates, all_up_to=0)
     rows = data.test.image, data.support.text, data.test.label
     whole = torch.autograd.grad(adapter.loss(*rows), list(adapter.parameters()))
     monkeypatch.setattr(blocks_module, "BLOCK", 3 * adapter.floats_per_image(data.support.text))
@@ -145,7 +145,7 @@ def test_blocks_change_neither_logits_nor_gradients(
 @pytest.mark.parametrize("candidates", [5, 6, None])
 def test_with_as_many_candidates_as_classes_it_is_the_published_form_to_the_bit(candidates: int | None) -> None:
     data = toy()  # five classes
-    few, whole = perturbed(RAda, data, candidates=candidates), perturbed(RAda, data, candidates=None)
+    few, whole = perturbed(RAda, data, candidates=candidates, all_up_to=0), perturbed(RAda, data, candidates=None)
     rows = data.test.image, data.support.text, data.test.label
     assert torch.equal(few(*rows[:2]), whole(*rows[:2]))
     assert torch.equal(few.loss(*rows), whole.loss(*rows))
@@ -158,7 +158,7 @@ def test_among_candidates_it_is_the_plain_form_on_those_classes_and_zero_shot_on
 ) -> None:
     data = toy(classes=7, dtype=torch.float64)
     options = {"queries": queries, "regulariser": regulariser, "alpha": 0.3}
-    few, plain = perturbed(RAda, data, candidates=3, **options), perturbed(PlainRAda, data, **options)
+    few, plain = perturbed(RAda, data, candidates=3, all_up_to=6, **options), perturbed(PlainRAda, data, **options)
     text, image, label = data.support.text, data.test.image, data.test.label
     logits, losses = [], []
     for x, y in zip(image, label.tolist(), strict=True):
@@ -178,6 +178,14 @@ def test_among_candidates_it_is_the_plain_form_on_those_classes_and_zero_shot_on
     )
     for one, other in zip(ours, plainly, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_of_few_classes_all_are_candidates() -> None:
+    data = toy(classes=7)
+    few, whole = perturbed(RAda, data, candidates=3, all_up_to=7), perturbed(RAda, data, candidates=None)
+    rows = data.test.image, data.support.text
+    assert torch.equal(few(*rows), whole(*rows))
+    assert not torch.equal(perturbed(RAda, data, candidates=3, all_up_to=6)(*rows), whole(*rows))
 
 
 def test_only_the_output_learns_in_the_first_step() -> None:

@@ -1,6 +1,6 @@
 """Interrupt `mma ablate` and `mma fit` on worker processes at random moments, and count what goes wrong.
 
-    python tests/benchmarks/interruptions.py CACHE [TRIES]
+    python tests/benchmarks/interruptions.py CACHE [TRIES] [SEED] [fit|ablate]
 
 A try is right where the command ends within three seconds, with one line about it, no traceback, the exit code of its
 signal, and no process of its group left. Run by hand; tests/pipeline/cli/test_interruption.py has a sample.
@@ -90,10 +90,10 @@ def members(group: int) -> list[int]:
 
 def main() -> None:
     """Run the tries, and print a line for each that was wrong, and the counts."""
-    cache, tries = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
-    rng, counts = random.Random(0), Counter[str]()
-    for turn in range(tries):
-        number, command = rng.choice(list(CODES)), rng.choice(list(GRIDS))
+    cache, tries, seed, *commands = [*sys.argv[1:], *("200", "0")[len(sys.argv) - 2 :]]
+    rng, counts = random.Random(int(seed)), Counter[str]()
+    for turn in range(int(tries)):
+        number, command = rng.choice(list(CODES)), rng.choice(commands or list(GRIDS))
         after, group = rng.uniform(0, 5), number is signal.SIGINT or rng.random() < 0.5
         outcome = attempt(cache, command, number, after, group)
         counts["right" if outcome == "right" else "wrong"] += 1

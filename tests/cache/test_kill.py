@@ -37,7 +37,10 @@ def readers_see_no_half_cache(path: Path) -> None:
         assert np.isfinite(data.embedding).all(axis=(1, 2)).tolist() == data.ok.tolist()
 
 
-@pytest.mark.parametrize("point", [p for p in killpoint.POINTS if not p.startswith(("repair", "update"))])
+OTHER_RUNS = ("repair", "receipt", "update")  # points of repairs, of shards, of updates
+
+
+@pytest.mark.parametrize("point", [p for p in killpoint.POINTS if not p.startswith(OTHER_RUNS)])
 def test_a_kill_at_every_point_leaves_a_cache_that_continues_to_the_same_bytes(
     point: str, server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

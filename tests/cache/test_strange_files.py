@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mma.cache import CacheError, CacheWriter, mend, open_cache, verify
+from mma.cache.durable import write_whole
 from mma.cache.journal import JournalEntry
 
 from .writing import Server, manifest, repair, snapshot
@@ -209,3 +211,14 @@ def test_a_strange_spare_journal_is_replaced_by_the_next_writer(
     os.mkfifo(copy / TOP[2])
     CacheWriter.reopen(copy).close()
     assert snapshot(copy) == expected[LAYOUT]
+
+
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except (PermissionError, AttributeError):
+        pytest.skip("devices are made by root, on Linux")
+    with pytest.raises(OSError, match="it is a device, not a file"):
+        write_whole(device, b"x")
+    assert device.is_char_device()

@@ -230,6 +230,13 @@ def test_a_cache_of_a_newer_schema_is_refused(whole: dict[str, Path], tmp_path: 
         open_cache(path)
 
 
+@pytest.mark.parametrize("version", [0, -1, "1", None, True, [1]])
+def test_a_schema_that_no_mma_reads_is_told_in_one_line_with_the_mend(version: object) -> None:
+    with pytest.raises(CacheError, match=r"^x\.zarr has cache schema .* embed or import it again$") as told:
+        Header.from_attributes({"schema": "mma-cache", "version": version}, "x.zarr")
+    assert len(str(told.value).splitlines()) == 1
+
+
 def test_splits_and_prompt_sets_that_are_not_there_are_named_with_those_that_are(whole: dict[str, Path]) -> None:
     cache = open_cache(whole["even"])
     with pytest.raises(CacheError, match="no split 'val'; it has train, test"):

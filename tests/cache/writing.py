@@ -2,8 +2,8 @@
 
     python writing.py serve        forks a child for every request on stdin (a JSON line): a kill then costs no start
 
-A request is {"do": one of WORK, "path", "layout", "point", "times"}; the answer is two lines, the child's process id
-and how it ended (0, or minus the signal).
+A request is {"do": one of WORK or "2/4" (a shard), "path", "layout", "point", "times"}; the answer is two lines, the
+child's process id and how it ended (0, or minus the signal).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from mma.cache import (
     Header,
     ManifestSplit,
     Projection,
+    Shard,
+    ShardWriter,
     Status,
     discard_replacement,
     killpoint,
@@ -183,6 +185,18 @@ def add_text(path: Path, layout: str) -> None:
             write_text(writer, "added")
 
 
+def write_shard(path: Path, layout: str, shard: Shard) -> bool:
+    """One shard, from wherever it stands, to its end; whether the cache is complete."""
+    about = header(LAYOUTS[layout])
+    with ShardWriter.join(path, about, shard, lambda: manifest(about)) as writer:
+        for name in ["default", "added"] if shard.index == 1 else []:
+            if name not in writer.prompts:
+                writer.write_text(name, TEMPLATES[name], embed_text(about, name))
+        for chunk in writer.pending():
+            writer.write(chunk, *embed(about, chunk), content(chunk))
+        return writer.finish()
+
+
 def repair(path: Path, layout: str) -> None:
     mend(path, manifest)
     write(path, layout)
@@ -271,9 +285,12 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             killpoint.arm(request["point"], killpoint.die, request["times"])
-            work = WORK[request["do"]]
+            path, layout, work = Path(request["path"]), request["layout"], WORK.get(request["do"])
             try:
-                work(Path(request["path"]), request["layout"])
+                if work:
+                    work(path, layout)
+                else:
+                    write_shard(path, layout, Shard(*map(int, request["do"].split("/"))))
                 os._exit(0)
             except CacheError as error:
                 print(error, file=sys.stderr)

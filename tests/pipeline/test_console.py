@@ -42,6 +42,20 @@ def test_spare_columns_go_first_from_the_last_and_then_rows_become_blocks() -> N
     assert shown[40].split() == ["name", row[0], "value", row[1], "seeds", row[2], "time", row[3]]
 
 
+def test_a_value_that_stands_once_in_a_table_stands_in_every_block() -> None:
+    columns = [Column("data", once=True), Column("method", once=True), Column("metric")]
+    rows = [["A", "m", "base"], ["A", "m", "new"], ["A", "n", "base"], ["B", "n", "base"]]
+    said = printed(60, columns, rows)
+    assert [line.split() for line in said.replace("│", " ").splitlines()[3:7]] == [
+        ["A", "m", "base"],
+        ["new"],
+        ["n", "base"],
+        ["B", "n", "base"],
+    ]
+    words = [word for row in rows for pair in zip(("data", "method", "metric"), row, strict=True) for word in pair]
+    assert printed(20, columns, rows).split() == words
+
+
 def test_a_long_value_goes_on_in_the_next_line() -> None:
     stream = io.StringIO()
     show_pairs(make_console(file=stream, width=60), [("path", "x" * 150)])

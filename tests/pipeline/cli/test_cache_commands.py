@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mma.cache import CacheError, open_cache, verify
-from mma.pipeline.caches.convert import clip_benchmark, clip_retrieval, tip_adapter
+from mma.pipeline.caches.convert import clip_benchmark, clip_retrieval, read_classnames, tip_adapter
 from mma.pipeline.caches.repair import repair_cache
 from mma.pipeline.cli.cache import cache_app
 from mma.pipeline.embedding import chunk as chunk_file
@@ -401,6 +403,28 @@ def test_tensor_files_that_would_run_code_run_none(tmp_path: Path) -> None:
             tip_adapter(tmp_path / "tip", None, None)
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_tensor_files_that_unpack_to_far_more_than_they_are_are_refused_unread(tmp_path: Path) -> None:
+    torch.save(torch.zeros(20_000_000), tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "features_test.pt", "w") as packed:
+        for part in plain.infolist():
+            packed.writestr(part, plain.read(part), zipfile.ZIP_DEFLATED, compresslevel=1)
+    assert (tmp_path / "features_test.pt").stat().st_size < 400_000
+    torch.save(torch.zeros(1).expand(50_000, 400), tmp_path / "features_train.pt")  # 80 megabytes, claimed
+    for split in ("train", "test"):
+        with pytest.raises(CacheError, match=f"features_{split}.pt unpacks to more than"):
+            clip_benchmark(tmp_path, None)
+        (tmp_path / f"features_{split}.pt").unlink()
+
+
+def test_a_pipe_in_place_of_a_tensor_file_or_of_class_names_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("features_train.pt", "names"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(CacheError, match="not a regular file"):
+        clip_benchmark(tmp_path, None)
+    with pytest.raises(CacheError, match="not a regular file"):
+        read_classnames(tmp_path / "names")
 
 
 def test_feature_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:

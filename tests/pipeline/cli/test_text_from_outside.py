@@ -12,6 +12,20 @@ from ...conftest import Run, small_features
 from ..conftest import photo
 
 ODD = ("x[/b]", "[bold]x", "[red]x[/]")
+SUITE = """
+title = "suite [/b]"
+source = "source [red]"
+embed = { model = "tiny" }
+[[tables]]
+title = "table [/b]"
+datasets = ["shapes"]
+fit = { protocol = "few-shot", shots = 1, seeds = 1 }
+[[tables.methods]]
+name = "method [bold]x[/]"
+fit = { adapter = "gda" }
+source = "who [/b]"
+published.shapes = { accuracy = 50.0 }
+"""
 CLASSES = [f"{odd} {number}" for number in range(2) for odd in ODD]
 SET = "[b]photos[/b]"
 
@@ -58,6 +72,43 @@ def test_caches_grids_and_results(odd_cache: str, mma_here: Run, tmp_path: Path)
     grid = run("ablate", *small, "adapter=gda", "shots=1,2", "seed=0", "--export", "[b]c.csv")
     assert "[b]photos[b]" in grid
     assert "[b]c.csv" in grid
+    report = run("report", "[b]runs[i]", "--markdown", "[b]r.md", "--latex", "[b]r.tex", "--html", "[b]r.html")
+    for told in ("[b]photos[b]", "[b]r.md", "[b]r.tex", "[b]r.html"):
+        assert told in report
+    assert "[/bold]" not in report  # how it marks the best is no text
+
+
+def test_models_their_answers_and_audits(odd_cache: str, mma_here: Run, tmp_path: Path) -> None:
+    def run(*words: object) -> str:
+        done = mma_here(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    model = ("--cache", odd_cache, "--adapter", "gda", "--out", "[b]model")
+    assert "[b]model is written" in run("export", *model)
+    asked = run("predict", "[b]model", odd_cache, "--split", "val", "--coverage", "0.9")
+    assert "x[/b] 0" in asked
+    assert "lac: " in asked
+    assert "[b]a.csv: 6 of 24 are there" not in run("predict", "[b]model", odd_cache, "--out", "[b]a.csv")
+    assert "x[/b] 0" in (tmp_path / "[b]a.csv").read_text()
+    audit = run("audit", odd_cache, "--first", 100, "--out", "[b]audit.csv")
+    assert "[b]audit.csv is written" in audit
+    found = (tmp_path / "[b]audit.csv").read_text()
+    assert all((name in audit) == (name in found) for name in CLASSES)
+    assert any(name in audit for name in CLASSES)
+
+
+def test_tables_of_a_suite(odd_cache: str, mma_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "caches").mkdir()
+    (tmp_path / odd_cache).rename(tmp_path / "caches/shapes.zarr")
+    (tmp_path / "[b]suite.toml").write_text(SUITE)
+    words = ("reproduce", "[b]suite.toml", "--caches", "caches", "--out", "[b]out", "--markdown", "[b]page.md")
+    done = mma_here(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for told in ("table [/b]", "method [bold]x[/]", "published, method [bold]x[/]: who [/b]"):
+        assert told in done.stdout
+    assert "suite [/b]" in done.stderr
+    assert "[b]page.md" in done.stderr
 
 
 def test_images_templates_and_their_cache(images: Path, small_clip: str, mma_here: Run, tmp_path: Path) -> None:
@@ -92,6 +143,12 @@ WRONG = [
     ["cache", "info", "ODD"],
     ["cache", "import", "--npz", "ODD", "--out", "ODD"],
     ["datasets", "check", "ODD"],
+    ["audit", "ODD"],
+    ["export", "--cache", "ODD", "--adapter", "ODD", "--out", "ODD"],
+    ["export", "--run", "ODD", "--out", "ODD"],
+    ["predict", "ODD", "ODD"],
+    ["report", "ODD"],
+    ["reproduce", "ODD"],
     ["ODD"],
 ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,19 @@ from mma.pipeline.datasets import known
 from ...conftest import Run
 
 Say = Callable[..., str]
+SUITE = """
+title = "of tests"
+source = "nobody"
+embed = { model = "tiny" }
+[[tables]]
+title = "one"
+datasets = ["shapes"]
+fit = { protocol = "base-to-new", shots = 1, seeds = 2 }
+[[tables.methods]]
+name = "a method whose name is rather long"
+fit = { adapter = "gda" }
+published.shapes = { base = 12.34, new = 23.45, H = 34.56 }
+"""
 WIDTHS = (60, 80, 120)
 
 
@@ -40,6 +55,44 @@ def test_names_of_data_sets_and_adapters_can_be_typed(say: Say) -> None:
     assert set(known()) <= set(listed)
     assert set(adapters()) <= set(say("adapters").split())
     assert "cross|pair|bias|none|within" in say("adapters", "mma")
+
+
+def test_findings_of_runs_are_whole(say: Say, mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
+    grid = ("ablate", "--cache", small_cache, "--out", "runs", "adapter=gda,tip-adapter", "alpha=0.123456", "seed=0,1")
+    assert mma_here(*grid, "shots=1,2", cwd=tmp_path).returncode == 0
+    shown = " ".join(say("report", "runs", "--csv", "all.csv").split())
+    with (tmp_path / "all.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    assert len(records) == 15
+    for record in records:
+        assert record["method"] in shown
+        assert f"{float(record['mean']):.2f} [{float(record['low']):.2f}, {float(record['high']):.2f}]" in shown
+
+
+def test_findings_of_an_audit_are_whole(say: Say, small_cache: Path, tmp_path: Path) -> None:
+    shown = say("audit", small_cache, "--first", 1000, "--near", 0.5, "--out", "all.csv")
+    with (tmp_path / "all.csv").open(newline="") as file:
+        findings = list(csv.DictReader(file))
+    assert len(findings) > 20
+    words = shown.split()
+    for finding in findings:
+        assert finding["path"] in words or finding["kind"] == "texts"
+
+
+def test_rows_of_a_suite_have_their_data_set_and_method(say: Say, small_cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_cache, tmp_path / "caches/shapes.zarr")
+    (tmp_path / "suite.toml").write_text(SUITE)
+    shown = say("reproduce", "suite.toml", "--caches", "caches")
+    assert "a method whose name is rather long" in shown
+    for row in json.loads(say("reproduce", "suite.toml", "--caches", "caches", "--json"))["tables"][0]["lines"]:
+        assert f"{row['here']:.2f}" in shown
+        assert f"{row['published']:.2f}" in shown
+
+
+def test_how_caches_differ_is_whole(say: Say, small_cache: Path) -> None:
+    words = say("cache", "diff", small_cache, small_cache).split()
+    for name in ("image/train", "image/val", "image/test", "text/default"):
+        assert name in words
 
 
 def test_what_is_in_a_cache_is_whole(say: Say, small_cache: Path) -> None:

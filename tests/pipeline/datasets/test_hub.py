@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the split 'test' has no labels"):
         find_dataset(str(tmp_path / "pets"), Lookup())
     table([[0, 1], [1]], hf.Sequence(hf.Value("int64"))).save_to_disk(tmp_path / "several")
-    with pytest.raises(UsageError, match="one class an image is needed"):
+    with pytest.raises(UsageError, match="every image needs one class"):
         find_dataset(str(tmp_path / "several"), Lookup())
     with pytest.raises(UsageError, match="hf:"):
         find_dataset(f"hf:{tmp_path / 'nowhere'}", Lookup())

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.fitting.cells import NUMERICS, Cell, Data, Setting
 from mma.pipeline.fitting.protocols import BaseToNew
 from mma.pipeline.fitting.results import Failure, Predictions, Result
+from mma.pipeline.fitting.row_scores import RowScores, score_rows
 from mma.pipeline.fitting.store import Store
 
 SETTING = Setting(Data("data", "default", "unit", "cache"), "mma", (("lam", 0.2),), BaseToNew(), "val", None)
@@ -43,6 +45,28 @@ def test_what_is_recorded_is_read_back_by_another_connection(tmp_path: Path) -> 
         assert stored.test == made.test
         for name in ("rows", "label", "predicted"):
             assert np.array_equal(getattr(stored, name), getattr(made, name))
+
+
+def test_results_of_before_scores_were_kept_are_read_without_them(tmp_path: Path) -> None:
+    cell = Cell(SETTING, 1)
+    with Store(tmp_path) as store:
+        store.record(result(cell), {})
+    with sqlite3.connect(tmp_path / "results.sqlite") as db:
+        db.execute("alter table predictions drop column scores")
+        db.execute("pragma user_version = 2")
+    with Store(tmp_path) as store:
+        assert [each.scores for each in store.predictions(cell.id)] == [None, None]
+        scored = replace(result(cell), predictions=[replace(p, scores=scores(p)) for p in result(cell).predictions])
+        store.record(scored, {})
+        for stored, made in zip(store.predictions(cell.id), scored.predictions, strict=True):
+            assert stored.scores is not None
+            assert made.scores is not None
+            assert stored.scores.to_bytes() == made.scores.to_bytes()
+
+
+def scores(of: Predictions) -> RowScores:
+    rng = np.random.default_rng(0)
+    return score_rows(torch.from_numpy(rng.standard_normal((len(of.rows), 9))), torch.from_numpy(of.label).long())
 
 
 def test_recording_again_replaces(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from mma.pipeline.reports import metrics
-from mma.pipeline.reports.metrics import balanced_is_main, classified, confidently_wrong, reliability, score_rows
+from mma.pipeline.fitting.row_scores import RowScores, score_rows
+from mma.pipeline.reports.metrics import balanced_is_main, classified, confidently_wrong, reliability
 
 
 def predictions(rows: int = 400, classes: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -17,6 +19,10 @@ def predictions(rows: int = 400, classes: int = 6, seed: int = 0) -> tuple[np.nd
     rng = np.random.default_rng(seed)
     label = rng.integers(classes - 1, size=rows)
     return label, (2 * np.eye(classes)[label] + rng.standard_normal((rows, classes)) * 1.2).astype(np.float32)
+
+
+def of_rows(label: np.ndarray, logits: np.ndarray) -> RowScores:
+    return score_rows(torch.from_numpy(logits), torch.from_numpy(label))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
@@ -58,60 +64,20 @@ def test_a_class_without_rows_has_no_recall() -> None:
     assert (found.recall_low[5], found.recall_high[5]) == (0, 100)
 
 
-def test_scores_of_rows_are_scikit_learns() -> None:
-    label, logits = predictions()
-    probability = np.exp(logits - logits.max(1, keepdims=True)).astype(np.float64)
-    probability /= probability.sum(1, keepdims=True)
-    found = score_rows(label, logits)
-    classes = range(6)
-    assert found.negative_log_likelihood == pytest.approx(sk.log_loss(label, probability, labels=classes), rel=1e-6)
-    assert found.brier_score == pytest.approx(np.square(probability - np.eye(6)[label]).sum(1).mean(), rel=1e-6)
-    assert found.confidence == pytest.approx(probability.max(1), rel=1e-6)
-    for k in (1, 2, 5):
-        assert found.top(k) == pytest.approx(100 * sk.top_k_accuracy_score(label, logits, k=k, labels=classes))
-    again = score_rows(label, np.log(probability))  # log-probabilities are logits
-    assert again.negative_log_likelihood == pytest.approx(found.negative_log_likelihood, rel=1e-6)
-
-
-def test_rows_are_scored_alike_however_they_fall_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    label, logits = predictions()
-    whole = score_rows(label, logits)
-    monkeypatch.setattr(metrics, "BLOCK", 7)
-    parts = score_rows(label, logits)
-    for name in ("predicted", "confidence", "log_likelihood", "brier", "rank"):
-        assert (getattr(whole, name) == getattr(parts, name)).all()
-
-
-def test_ties_are_broken_as_argmax_does() -> None:
-    label = np.array([0, 1, 2])
-    found = score_rows(label, np.zeros((3, 3)))
-    assert found.rank.tolist() == [0, 1, 2]
-    assert ((found.rank == 0) == (found.predicted == label)).all()
-
-
-def test_a_class_that_is_ruled_out_costs_everything() -> None:
-    found = score_rows(np.array([1]), np.array([[0.0, -np.inf]]))
-    assert found.negative_log_likelihood == np.inf
-    assert found.brier_score == 2
-
-
-def test_rows_that_cannot_be_scored_are_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        score_rows(np.array([0]), np.array([[np.nan, 0.0]]))
+def test_rows_that_cannot_be_classified_are_refused() -> None:
     with pytest.raises(ValueError, match="labels from -1 to 0"):
-        score_rows(np.array([-1, 0]), np.zeros((2, 3)))
+        classified(np.array([-1, 0]), np.array([0, 0]), 3)
     with pytest.raises(ValueError, match="one label per row"):
-        score_rows(np.array([0]), np.zeros((2, 3)))
+        classified(np.array([0]), np.array([0, 0]), 3)
     with pytest.raises(ValueError, match="predictions from 0 to 3"):
         classified(np.array([0, 1]), np.array([0, 3]), 3)
 
 
 def test_the_reliability_curve_is_scikit_learns() -> None:
     label, logits = predictions(3_000)
-    scores = score_rows(label, logits)
-    correct = scores.rank == 0
-    curve = reliability(scores.confidence, correct)
-    accuracy, confidence = calibration_curve(correct, scores.confidence, n_bins=15, strategy="quantile")
+    confidence, correct = softmax(logits.astype(np.float64), axis=1).max(1), logits.argmax(1) == label
+    curve = reliability(confidence, correct)
+    accuracy, confidence = calibration_curve(correct, confidence, n_bins=15, strategy="quantile")
     assert curve.accuracy == pytest.approx(100 * accuracy)
     assert curve.confidence == pytest.approx(100 * confidence)
     assert curve.error == pytest.approx(np.average(np.abs(curve.accuracy - curve.confidence), weights=curve.count))
@@ -141,8 +107,11 @@ def test_the_reliability_curve_does_not_know_the_order_of_rows() -> None:
 def test_the_most_confidently_wrong_rows_come_first() -> None:
     label = np.array([0, 0, 1, 1, 0])
     logits = np.array([[3.0, 0], [0, 1], [5, 0], [0, 9], [0, 2]])
-    assert confidently_wrong(score_rows(label, logits), 2).tolist() == [2, 4]
-    assert confidently_wrong(score_rows(label, logits), 9).tolist() == [2, 4, 1]
+    assert confidently_wrong([of_rows(label, logits)], 2).tolist() == [2, 4]
+    assert confidently_wrong([of_rows(label, logits)], 9).tolist() == [2, 4, 1]
+    right = of_rows(label, np.eye(2)[label])
+    several = confidently_wrong([of_rows(label, logits), of_rows(label, -logits), right], 2)
+    assert several.tolist() == [3, 2]  # wrong once each, by 9 and by 5
 
 
 def test_balanced_accuracy_is_the_main_metric_where_classes_differ() -> None:

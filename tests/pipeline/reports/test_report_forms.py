@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -217,6 +218,12 @@ def test_the_command_writes_what_is_asked_for(tmp_path: Path, mma_here) -> None:
     refused = mma_here("report", tmp_path / "runs", "--html", tmp_path)
     assert refused.returncode == 2
     assert f"--html {tmp_path} is a folder" in refused.stderr
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "loop"):
+        refused = mma_here("report", tmp_path / "runs", "--markdown", tmp_path / name)
+        assert refused.returncode == 2
+        assert f"{name} is not a regular file" in refused.stderr
     missing = mma_here("report", tmp_path / "nothing")
     assert missing.returncode == 2
     assert "has no results.sqlite" in missing.stderr

@@ -7,15 +7,19 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 from statsmodels.stats.proportion import proportion_confint
 
 from mma.pipeline.reports.statistics import (
     Estimate,
     balanced_values,
     harmonic_values,
+    macro_f1_values,
     mean_estimate,
     mean_interval,
     mean_text,
+    mean_values,
+    precision_values,
     share_estimate,
     wilson,
 )
@@ -201,3 +205,40 @@ def test_wilsons_interval_is_statsmodels(successes: int, trials: int) -> None:
 def test_without_trials_wilsons_interval_is_everything() -> None:
     low, high = wilson(np.array([np.nan]), np.array([0]))
     assert (low[0], high[0]) == (0, 1)
+
+
+def test_macro_f1_made_linear_has_its_value_and_its_spread() -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        label = rng.choice(4, rows, p=[0.4, 0.3, 0.2, 0.1])
+        return label, np.where(rng.random((2, rows)) < 0.7, label, rng.integers(4, size=(2, rows)))
+
+    label, predicted = drawn(300)
+    values = macro_f1_values(label, predicted)
+    for row, called in zip(values, predicted, strict=True):
+        assert row.mean() == pytest.approx(f1_score(label, called, average="macro"))
+    several = [
+        (f1_score(a, b[0], average="macro"), macro_f1_values(a, b)[0].std() / 300**0.5)
+        for a, b in map(drawn, [300] * 200)
+    ]
+    truth, told = np.std([f for f, _ in several]), np.mean([error for _, error in several])
+    assert told == pytest.approx(truth, rel=0.15)
+
+
+def test_precision_made_linear_has_its_value_and_its_spread() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(3, size=(200, 300))
+    predicted = np.where(rng.random((200, 300)) < 0.7, label, rng.integers(3, size=(200, 300)))
+    values = [precision_values(one, called[None], 1)[0] for one, called in zip(label, predicted, strict=True)]
+    precision = [float(np.mean((called == one)[called == 1])) for one, called in zip(label, predicted, strict=True)]
+    assert [row.mean() for row in values] == pytest.approx(precision)
+    assert np.mean([row.std() / 300**0.5 for row in values]) == pytest.approx(np.std(precision), rel=0.15)
+    with pytest.raises(ValueError, match="called class 5"):
+        precision_values(label[0], predicted[:1], 5)
+
+
+def test_the_mean_over_tests_counts_each_test_alike() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.random((3, n)) < 0.6 for n in (40, 90)]
+    assert mean_values(parts).mean(1) == pytest.approx(np.mean([part.mean(1) for part in parts], axis=0))

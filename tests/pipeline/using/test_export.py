@@ -17,7 +17,8 @@ from mma.pipeline.using.model import open_model
 from .conftest import exported
 
 TEST_TIME = ("tda", "dmn", "rada-ttt", "transclip")
-SERVED = [name for name in adapters() if name not in TEST_TIME]
+PENULTIMATE = ("prolip", "rada-projections")
+SERVED = [name for name in adapters() if name not in (*TEST_TIME, *PENULTIMATE)]
 FEW_EPOCHS = {"epochs": 3}
 
 

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from mma.cache import open_cache
+from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.errors import UsageError
 from mma.pipeline.using.load import LoadedModel
 from mma.pipeline.using.predict import predict
@@ -52,6 +55,25 @@ def test_images_have_the_logits_of_the_cache_that_was_made_of_them(loaded: Loade
         cached = loaded.predict(str(cache), split=split, top=3)
         images = loaded.predict([folder / answer.path for answer in cached], top=3)
         assert [a.top for a in images] == [a.top for a in cached]
+
+
+def test_images_and_texts_are_encoded_with_the_threads_of_the_cache(
+    model: Path, small_clip: str, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_cache, own, used = open_cache(photos[1]).header.source["threads"], torch.get_num_threads(), set[int]()
+    for name in ("encode_image", "encode_text"):
+        true = getattr(FrozenClip, name)
+        monkeypatch.setattr(
+            FrozenClip, name, lambda *given, true=true: used.add(torch.get_num_threads()) or true(*given)
+        )
+    (tmp_path / "classes.txt").write_text("lynx\nwolf\n")
+    torch.set_num_threads(of_cache + 1)
+    try:
+        run(model, photos[0], clip=small_clip, classes=tmp_path / "classes.txt")
+        assert torch.get_num_threads() == of_cache + 1
+    finally:
+        torch.set_num_threads(own)
+    assert used == {of_cache}
 
 
 def test_a_folder_a_manifest_a_list_and_shards_are_the_same_images(
@@ -119,6 +141,32 @@ def test_another_encoder_is_refused_before_anything(
 def test_a_model_of_imported_embeddings_cannot_look_at_images(small_model: Path, photos: Photos) -> None:
     with pytest.raises(UsageError, match="nothing says which encoder made them"):
         run(small_model, photos[0])
+
+
+@pytest.mark.parametrize("option", ["out", "embeddings"])
+def test_a_link_that_was_planted_is_not_written_through(
+    option: str, small_model: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / ("a.csv" if option == "out" else "a.npy")
+    (tmp_path / "precious").write_text("mine")
+    if option == "embeddings":
+        file.with_name(f"{file.name}.partial").symlink_to(tmp_path / "precious")
+    else:
+        file.with_name(f"{file.name}.partial").symlink_to(tmp_path / "new")
+    run(small_model, small_cache, **{option: file})
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+    assert file.is_file()
+    assert not file.is_symlink()
+
+
+def test_a_line_without_an_end_on_standard_input_is_refused(
+    model: Path, small_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(endless))
+        with pytest.raises(UsageError, match="a line of more than 1,048,576 bytes"):
+            run(model, "-", clip=small_clip)
 
 
 def test_csv_and_json_lines_say_the_same(small_model: Path, small_cache: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The contact sheet of an audit: images whose labels look wrong, to be looked at instead of read about."""
+"""A contact sheet: images of a cache with two lines of text each, to be looked at instead of read about."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +15,37 @@ from mma.cache.durable import write_whole
 from mma.pipeline.datasets.folder import FileSplit
 from mma.pipeline.embedding.images import BadImage, decode
 from mma.pipeline.errors import UsageError
-from mma.pipeline.using.audit import Finding
-from mma.pipeline.using.settings import AuditSettings
 
 ACROSS = 8  # images in a row of the sheet
 SIDE, LINE, GAP = 160, 16, 8  # pixels: of an image, of a line of text, between
 LINES = 2
 
 
-def images_root(settings: AuditSettings) -> Path:
+@dataclass(frozen=True)
+class Shown:
+    """An image of a sheet."""
+
+    path: str  # below the root
+    lines: tuple[str, str]
+
+
+def images_root(cache: str, given: Path | None, sheet: Path) -> Path:
     """The folder below which a cache's images are. UsageError where it is not known, or not there."""
-    source = open_cache(settings.cache).header.source or {}
-    root = settings.root or Path(source.get("root") or source.get("dataset") or "")
+    source = open_cache(cache).header.source or {}
+    root = given or Path(source.get("root") or source.get("dataset") or "")
     if not str(root) or root == Path() or not root.is_dir():
-        raise UsageError(
-            f"`sheet={settings.sheet}` needs the images of {settings.cache}: say where they are, `root=FOLDER`"
-        )
+        raise UsageError(f"`sheet={sheet}` needs the images of {cache}: say where they are, `root=FOLDER`")
     return root
 
 
-def make_sheet(findings: Sequence[Finding], root: Path) -> bytes:
-    """A PNG: images with their class and the class they look like. One that cannot be read is an empty frame."""
-    files = FileSplit(root, [f.path for f in findings], np.full(len(findings), -1, np.int32), False)
-    down = -(-len(findings) // ACROSS)
+def make_sheet(images: Sequence[Shown], root: Path) -> bytes:
+    """A PNG: images with their lines below. One that cannot be read is an empty frame."""
+    files = FileSplit(root, [shown.path for shown in images], np.full(len(images), -1, np.int32), False)
+    down = -(-len(images) // ACROSS)
     cell = SIDE + GAP, SIDE + LINES * LINE + GAP
-    sheet = Image.new("RGB", (GAP + min(ACROSS, len(findings)) * cell[0], GAP + down * cell[1]), "white")
+    sheet = Image.new("RGB", (GAP + min(ACROSS, len(images)) * cell[0], GAP + down * cell[1]), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
-    for at, finding in enumerate(findings):
+    for at, shown in enumerate(images):
         x, y = GAP + at % ACROSS * cell[0], GAP + at // ACROSS * cell[1]
         try:
             image = decode(files.read(at), side=SIDE)
@@ -49,16 +54,16 @@ def make_sheet(findings: Sequence[Finding], root: Path) -> bytes:
         else:
             image.thumbnail((SIDE, SIDE))
             sheet.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
-        for number, line in enumerate((finding.classname, f"looks like {finding.looks_like}")):
+        for number, line in enumerate(shown.lines):
             draw.text((x, y + SIDE + number * LINE), _fitting(line, font), fill="black", font=font)
     stream = io.BytesIO()
     sheet.save(stream, "PNG")
     return stream.getvalue()
 
 
-def write_sheet(findings: Sequence[Finding], root: Path, out: Path) -> None:
+def write_sheet(images: Sequence[Shown], root: Path, out: Path) -> None:
     """The sheet as a file, whole or not at all."""
-    write_whole(out, make_sheet(findings, root))
+    write_whole(out, make_sheet(images, root))
 
 
 def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
