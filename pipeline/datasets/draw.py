@@ -18,7 +18,7 @@ from mma.pipeline.datasets.base import Split
 from mma.pipeline.datasets.contents import UNKNOWN, Contents
 from mma.pipeline.errors import UsageError
 
-UNSPLIT = "no splits are given:"  # how a note on drawn splits begins, of every version
+UNSPLIT = "no splits are given:"  # what a note on drawn splits says first, in every version
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}  # what CoOp uses where none are published
 
 Drawn = dict[str, NDArray[np.int64]]  # split -> rows, in the order given

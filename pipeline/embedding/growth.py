@@ -66,10 +66,10 @@ class Growth:
     def _drawn_otherwise(self) -> str:
         """Why images are in another split, where the draw is another: an earlier version's, or another seed's."""
         then, now = (
-            next((note.removeprefix(UNSPLIT) for note in header.notes if note.startswith(UNSPLIT)), "")
+            next((note.partition(UNSPLIT)[2].strip() for note in header.notes if UNSPLIT in note), "")
             for header in (self.old.header, self.header)
         )
-        return f", because splits were drawn in another way then ({then.strip()})" if then and now != then else ""
+        return f", because splits were drawn in another way then ({then})" if then and now != then else ""
 
     def new_rows(self, chunk: Chunk) -> NDArray[np.int64]:
         """Rows of a chunk that the old cache does not have."""
