@@ -199,16 +199,6 @@ def test_a_link_in_place_of_the_note_is_not_written_through(embed: Embed, tmp_pa
 # What is missing, and what vanishes
 
 
-@pytest.fixture
-def listed(photo_folder: Path) -> Path:
-    """A manifest of the photos: rows that stay when files go."""
-    lines = ["path,label,split"]
-    for name in ("big_dog", "bird", "cat"):
-        lines += [f"{name}/{number}.jpg,{name},{'train' if number < 8 else 'test'}" for number in range(10)]
-    (photo_folder / "all.csv").write_text("\n".join(lines) + "\n")
-    return photo_folder / "all.csv"
-
-
 def test_a_missing_image_is_told_and_tried_again_by_the_next_run(
     embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
