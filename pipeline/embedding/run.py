@@ -17,7 +17,7 @@ from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
-from mma.pipeline.embedding.threads import computing_with, threads_of
+from mma.pipeline.embedding.threads import computing_with, side_by_side, threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
 
@@ -35,15 +35,15 @@ def run_plan(plan: EmbedPlan, console: Console) -> bool:
         if plan.shard:
             with (
                 ShardWriter.join(plan.path, plan.header, plan.shard, lambda: _new_manifest(plan)) as shard,
-                computing_with(threads_of(shard.header)),
+                computing_with(threads_of(shard.header)) as at_once,
             ):
-                _encode(plan, shard, console)
+                _encode(plan, shard, console, at_once)
                 return shard.finish()
-        with _writer(plan) as writer, computing_with(threads_of(writer.header)):
+        with _writer(plan) as writer, computing_with(threads_of(writer.header)) as at_once:
             writer.forget(plan.redo)
             if writer.pending_projections():
                 writer.write_projections(plan.clip.projections())
-            _encode(plan, writer, console)
+            _encode(plan, writer, console, at_once)
             if not writer.complete:
                 writer.finish()
             return True
@@ -51,23 +51,28 @@ def run_plan(plan: EmbedPlan, console: Console) -> bool:
         raise disk_error(plan.path, error) from error
 
 
-def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console) -> None:
-    """Encode what the writer's cache, or its shard, still lacks."""
+def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console, at_once: int) -> None:
+    """Encode what the writer's cache, or its shard, still lacks, so many batches at once."""
     for prompt_set in plan.prompts:
         if prompt_set.name not in writer.prompts:
-            embed_text(console, plan.clip, writer, prompt_set)
-    how = replace(plan.encoding, batch=writer.header.batch)  # another shard may have laid the cache out
+            embed_text(console, plan.clip, writer, prompt_set, at_once)
+    how = replace(
+        plan.encoding, batch=writer.header.batch, at_once=at_once
+    )  # another shard may have laid the cache out
     embed_images(console, plan.clip, plan.dataset, writer, how, plan.most_failures)
 
 
-def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet) -> None:
-    """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
+def embed_text(
+    console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet, at_once: int = 1
+) -> None:
+    """Encode a prompt set, so many batches at once, and store it. WorkError where the model returns no numbers."""
     texts = prompts.flat()
+    batches = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
     parts: list[Outputs] = []
     with track(console, f"text {prompts.name}", len(texts), "texts") as advance:
-        for start in range(0, len(texts), TEXT_BATCH):
-            parts.append(clip.read(texts[start : start + TEXT_BATCH]))
-            advance(len(parts[-1].embedding))
+        for part in side_by_side(clip.read, batches, at_once if clip.device.type == "cpu" else 1, clip.model):
+            parts.append(part)
+            advance(len(part.embedding))
     embedding = np.concatenate([part.embedding for part in parts])
     before = [part.penultimate for part in parts if part.penultimate is not None]
     penultimate = np.concatenate(before) if before else None

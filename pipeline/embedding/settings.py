@@ -82,7 +82,7 @@ class EmbedSettings:
     device: Annotated[str, Option("Where the model runs.", MODEL, choices=DEVICES)] = "auto"
     batch_size: Annotated[
         int | None,
-        Option("Images the model sees at once.", MODEL, least=1, most=MOST_BATCH, shown="64, 256 on CUDA"),
+        Option("Images the model sees at once.", MODEL, least=1, most=MOST_BATCH, shown="16, 256 on CUDA"),
     ] = None
     workers: Annotated[
         int | None, Option("Threads that decode.", MODEL, least=1, most=MOST_WORKERS, shown="one per core")
