@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -125,14 +126,14 @@ class CacheMachine(RuleBasedStateMachine):
         if not hasattr(self, "path") or not self.path.exists():
             return
         try:
-            cache = open_cache(self.path, partial=True)
-            splits = {split: cache.split(split) for split in cache.header.rows}
+            found = open_cache(self.path, partial=True)
+            splits = {split: found.split(split) for split in found.header.rows}
         except CacheError:
             assert self.damaged
             return
         about = header(LAYOUTS[LAYOUT])
         for chunk in about.chunks():
-            if chunk.unit in cache.journal:
+            if chunk.unit in found.journal:
                 values, failures = embed(about, chunk)
                 for row, *_ in failures:
                     values[row - chunk.start] = np.nan
@@ -152,6 +153,7 @@ class CacheMachine(RuleBasedStateMachine):
             killpoint.arm("", die)
 
 
+@cache
 def reference() -> dict[str, str]:
     """The files of a cache to which nothing happened."""
     with tempfile.TemporaryDirectory() as folder:
