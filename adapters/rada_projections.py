@@ -42,7 +42,7 @@ class RAdaProjections(RAda):
         alpha: Alpha = 0.1,
         candidates: Candidates = CANDIDATES,
         all_up_to: AllUpTo = ALL_UP_TO,
-        share: Annotated[float, "the projections' learning rate, as a share of the mask's"] = SHARE,
+        share: Annotated[float, "the projections' learning rate as a share of the mask's; by default 1/70"] = SHARE,
     ) -> None:
         super().__init__(
             queries=queries,

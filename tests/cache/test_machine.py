@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -165,4 +166,4 @@ def reference() -> dict[str, str]:
 
 
 CacheMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
-test_any_history_ends_in_the_same_bytes = CacheMachine.TestCase
+test_any_history_ends_in_the_same_bytes = pytest.mark.slow(CacheMachine.TestCase)
