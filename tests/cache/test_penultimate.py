@@ -70,6 +70,7 @@ def test_a_kill_anywhere_continues_to_the_same_bytes(
     assert snapshot(path) == expected[LAYOUT]
 
 
+@pytest.mark.slow
 def test_any_damaged_file_is_named_and_healed(
     whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def test_help_loads_no_torch_and_no_zarr() -> None:
     assert "embed" in done.stdout
 
 
+@pytest.mark.slow
 def test_stage_two_loads_no_model_and_no_image_library(small_cache: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"

@@ -63,6 +63,7 @@ def test_names_of_data_sets_and_adapters_can_be_typed(say: Say) -> None:
     assert "cross|pair|bias|none|within" in say("adapters", "mma")
 
 
+@pytest.mark.slow
 def test_findings_of_runs_are_whole(say: Say, mma_here: Run, small_cache: Path, runs: Path, tmp_path: Path) -> None:
     grid = (
         "ablate",
@@ -94,6 +95,7 @@ def test_findings_of_an_audit_are_whole(say: Say, small_cache: Path, tmp_path: P
         assert finding["path"] in words or finding["kind"] == "texts"
 
 
+@pytest.mark.slow
 def test_rows_of_a_suite_have_their_data_set_and_method(say: Say, small_cache: Path, tmp_path: Path) -> None:
     shutil.copytree(small_cache, tmp_path / "caches/shapes.zarr")
     (tmp_path / "suite.toml").write_text(SUITE)
@@ -128,6 +130,7 @@ def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, s
     assert "gda alpha=0.123456" in shown
 
 
+@pytest.mark.slow
 def test_rows_of_a_grid_have_their_factors(say: Say, small_cache: Path, runs: Path) -> None:
     grid = (
         "ablate",

@@ -37,6 +37,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[Used]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used) -> None:
     torch.set_num_threads(2)
     path, _ = embed()
@@ -52,6 +53,7 @@ def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used)
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_with_the_threads_of_the_first(
     embed: Embed, used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_text_from_outside_is_escaped(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count("<script") == 2  # the commands, and the page's own
@@ -183,6 +184,7 @@ def test_the_page_is_worked_by_the_keyboard(opened: Any) -> None:
     assert opened.find_element("tag name", "html").get_attribute("data-theme") in ("dark", "light")
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone(opened: Any) -> None:
     opened.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
