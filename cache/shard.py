@@ -129,7 +129,7 @@ def merge_shards(path: Path) -> None:
         if pending:
             raise CacheError(
                 f"{path} lacks {len(pending)} of {len(chunks)} chunks, the first is {pending[0].unit}: run the shards "
-                "that have not ended, or `mma embed` without `shard=I/N`, which does the rest"
+                "that have not ended, or one embed of the whole, which does the rest"
             )
         if not writer.complete:
             writer.finish()

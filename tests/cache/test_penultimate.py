@@ -134,7 +134,7 @@ def test_the_version_is_raised_only_where_there_are_such_features(whole: dict[st
 
 
 def test_a_cache_without_them_says_how_to_get_them(whole: dict[str, Path]) -> None:
-    with pytest.raises(CacheError, match="mma embed --features penultimate"):
+    with pytest.raises(CacheError, match="no features before the projection: make a cache with them"):
         open_cache(whole["small"]).penultimate("train")
 
 

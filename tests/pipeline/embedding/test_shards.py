@@ -118,7 +118,7 @@ def test_merge_says_what_is_missing_and_makes_complete_what_is_not(embed: Embed,
     assert done.returncode == 2
     assert done.stderr == (
         f"mma: {path} lacks 4 of 9 chunks, the first is image/train/1: run the shards that have not ended, "
-        "or `mma embed` without --shard I/N, which does the rest\n"
+        "or one embed of the whole, which does the rest\n"
     )
     embed(shard="2/2")
     assert f"{path} is complete." in " ".join(mma_here("cache", "merge", path).stderr.split())
