@@ -35,7 +35,7 @@ def show_adapter(console: Console, name: str) -> None:
     lines = [about["adapter"], f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
     lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
     for number, recipe in enumerate(about["recipes"]):
-        values = ", ".join(f"{key} {shown(key, value)}" for key, value in recipe["values"].items())
+        values = ", ".join(f"{key} {value_text(key, value)}" for key, value in recipe["values"].items())
         default = "" if number else " (the default)"
         lines.append(f"  recipe     {recipe['name']}{default}: {values}, select {recipe['select']}")
         lines.append(f"             source: {recipe['source']}")
@@ -46,7 +46,7 @@ def show_adapter(console: Console, name: str) -> None:
     columns = [Column("option"), Column("value"), Column("default"), Column("what it is")]
     rows = []
     for option in about["options"]:
-        default = shown(option["name"], option["default"])
+        default = value_text(option["name"], option["default"])
         rows.append([f"--{option['name'].replace('_', '-')}", option["value"], default, option["help"]])
     if rows:
         show_table(console, columns, rows)
@@ -80,7 +80,7 @@ def adapter_data(name: str) -> Mapping[str, Any]:
     }
 
 
-def shown(name: str, value: Any) -> str:
+def value_text(name: str, value: Any) -> str:
     """A value as it is typed, and a batch that no support fills as what it means."""
     if name == "batch" and value == ALL_ROWS:
         return "all rows"
