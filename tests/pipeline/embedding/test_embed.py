@@ -169,6 +169,7 @@ def test_a_command_killed_twice_continues_to_the_same_bytes(
     assert snapshot(path) == snapshot(whole)
 
 
+@pytest.mark.slow
 def test_a_second_command_at_once_refuses_and_names_the_first(
     mma: Run, small_clip: str, photo_folder: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_crops_are_views_to_train_on_and_noises_are_not(noisy_cache: Path) -> No
     assert not torch.equal(noisy[1], noisy[2])
 
 
+@pytest.mark.slow
 def test_a_noise_of_the_test_images_is_an_axis_of_its_own(noisy_cache: Path, tmp_path: Path) -> None:
     def accuracy(noise: str) -> float:
         settings = FitSettings(
