@@ -77,7 +77,12 @@ class EmbedSettings:
     ] = None
     precision: Annotated[str, Option("Number type of the towers.", MODEL, choices=PRECISIONS)] = "fp32"
     features: Annotated[
-        str, Option("Embeddings, or with them what the towers' last layer makes them of.", MODEL, choices=FEATURE_KINDS)
+        str,
+        Option(
+            "final: embeddings; penultimate: also what the towers' last layer makes them of.",
+            MODEL,
+            choices=FEATURE_KINDS,
+        ),
     ] = FINAL
     device: Annotated[str, Option("Where the model runs.", MODEL, choices=DEVICES)] = "auto"
     batch_size: Annotated[

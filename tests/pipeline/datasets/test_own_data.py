@@ -219,6 +219,7 @@ def test_a_names_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "class 'cat' of" in refused(file)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=10, max_size=60), st.integers(0, 5))
 def test_drawn_splits_share_out_every_row_once_and_a_class_depends_on_no_other(labels: list[int], seed: int) -> None:
@@ -243,6 +244,7 @@ def test_many_images_in_many_folders_are_all_listed(tmp_path: Path) -> None:
     assert sum(len(split.labels) for split in dataset.splits.values()) == 10_000
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_read_in_bounded_memory(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/0000000.jpg").write_bytes(JPEG)

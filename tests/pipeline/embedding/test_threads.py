@@ -94,6 +94,7 @@ def test_who_leaves_does_not_wait_for_a_pass_of_the_model() -> None:
     assert not any(block._forward_pre_hooks for block in model)
 
 
+@pytest.mark.slow
 def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used, two_threads: None) -> None:
     path, _ = embed()
     before = snapshot(path)
@@ -108,6 +109,7 @@ def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used,
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_with_the_threads_of_the_first(
     embed: Embed, used: Used, two_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
