@@ -284,6 +284,7 @@ def test_files_that_no_unit_has_are_told_and_left_alone(whole: dict[str, Path], 
     assert (path / "README.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["repair.restore", "journal.append", "root.publish", "chunk.write", "journal.compact"]
 )

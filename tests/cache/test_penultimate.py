@@ -57,6 +57,7 @@ def test_features_and_projections_are_read_as_they_were_written(whole: dict[str,
     np.testing.assert_allclose(texts, cache.text("default").embedding, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["text.write:after", "journal.append:after", "chunk.write:after", "chunk.sync:after"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_kill_anywhere_continues_to_the_same_bytes(
