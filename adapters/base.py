@@ -181,7 +181,7 @@ class Adapter(nn.Module):
         if self.reads == "penultimate" and support.projections is None:
             raise AdapterError(
                 f"{type(self).__name__} works on features before the towers' last layer, and is given embeddings "
-                "alone: `mma fit` has both, from a cache made with `mma embed --features penultimate`"
+                "alone: fit it on a cache that has such features, too"
             )
         self.check(support.dim, self.recipe)
         self.logit_scale = support.logit_scale

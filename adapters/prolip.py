@@ -28,7 +28,7 @@ from mma.adapters.base import (
     unit,
     zero_shot_logits,
 )
-from mma.adapters.rla import ALL_ROWS, EPS
+from mma.adapters.rla import RELEASED, with_released_epsilon
 
 Rule = Literal["1/n", "1/n^2"]
 
@@ -41,7 +41,7 @@ class ProLIP(Adapter):
     reads = "penultimate"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
-            Recipe("adam", 1e-5, 0.0, batch=ALL_ROWS, epochs=300, patience=300, schedule="cosine"),
+            RELEASED,
             "astra-vision/ProLIP at b43e795, configs/base.yaml",
             select="last",
         ),
@@ -102,8 +102,4 @@ class ProLIP(Adapter):
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Adam with the released epsilon; any other optimiser as it is."""
-        optimizer = super().optimizer(recipe)
-        for group in optimizer.param_groups:
-            if "eps" in group:
-                group["eps"] = EPS
-        return optimizer
+        return with_released_epsilon(super().optimizer(recipe))

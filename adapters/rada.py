@@ -30,10 +30,14 @@ from torch.nn import functional
 from mma.adapters.base import check_at_least, zero_shot_logits
 from mma.adapters.blocks import in_blocks
 from mma.adapters.linear import linear
-from mma.adapters.plain.rada import PlainRAda, Regulariser
+from mma.adapters.plain.rada import Alpha, Heads, Penalty, PlainRAda, Queries, Temperature
 
 CANDIDATES = 16  # a fit in a minute at 200 classes: docs/methods.md, "RAda among the nearest classes"
 ALL_UP_TO = 64  # classes of which all are affordable
+
+# The options that say among which classes an image attends.
+Candidates = Annotated[int | None, "attend among an image's nearest classes, this many; none: all, the published form"]
+AllUpTo = Annotated[int, "attend among all classes where there are no more than this"]
 
 
 class Attend(Protocol):
@@ -52,17 +56,13 @@ class RAda(PlainRAda):
     def __init__(
         self,
         *,
-        queries: Annotated[
-            str, "which are averaged, joined by +: any of image, text and rational"
-        ] = "image+text+rational",
-        heads: Annotated[int, "heads of attention; they share D"] = 8,
-        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
-        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "linf",
-        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
-        candidates: Annotated[
-            int | None, "attend among an image's nearest classes, this many; none: all, the published form"
-        ] = CANDIDATES,
-        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
+        queries: Queries = "image+text+rational",
+        heads: Heads = 8,
+        temperature: Temperature = 1.0,
+        regulariser: Penalty = "linf",
+        alpha: Alpha = 0.1,
+        candidates: Candidates = CANDIDATES,
+        all_up_to: AllUpTo = ALL_UP_TO,
     ) -> None:
         super().__init__(queries=queries, heads=heads, temperature=temperature, regulariser=regulariser, alpha=alpha)
         check_at_least("candidates", candidates, 2)

@@ -14,8 +14,8 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, check_at_least, check_reduction, unit
-from mma.adapters.plain.rada import Regulariser
-from mma.adapters.rada import ALL_UP_TO, CANDIDATES, RAda
+from mma.adapters.plain.rada import Alpha, Heads, Penalty, Queries, Temperature
+from mma.adapters.rada import ALL_UP_TO, CANDIDATES, AllUpTo, Candidates, RAda
 
 
 class RAdaAdapter(RAda):
@@ -29,18 +29,14 @@ class RAdaAdapter(RAda):
     def __init__(
         self,
         *,
-        queries: Annotated[
-            str, "which are averaged, joined by +: any of image, text and rational"
-        ] = "image+text+rational",
-        heads: Annotated[int, "heads of attention; they share D"] = 8,
-        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
-        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "l2",
-        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
+        queries: Queries = "image+text+rational",
+        heads: Heads = 8,
+        temperature: Temperature = 1.0,
+        regulariser: Penalty = "l2",
+        alpha: Alpha = 0.1,
         reduction: Annotated[int, "the bottleneck's inner dimension is D // reduction"] = 4,
-        candidates: Annotated[
-            int | None, "attend among an image's nearest classes, this many; none: all, the published form"
-        ] = CANDIDATES,
-        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
+        candidates: Candidates = CANDIDATES,
+        all_up_to: AllUpTo = ALL_UP_TO,
     ) -> None:
         super().__init__(
             queries=queries,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mma.adapters.base import Recipe, Shapes, Support, check_at_least, unit
-from mma.adapters.plain.rada import Regulariser
-from mma.adapters.rada import ALL_UP_TO, CANDIDATES, RAda
+from mma.adapters.plain.rada import Alpha, Heads, Penalty, Queries, Temperature
+from mma.adapters.rada import ALL_UP_TO, CANDIDATES, AllUpTo, Candidates, RAda
 
 SHARE = 5e-5 / 3.5e-3
 
@@ -35,18 +35,14 @@ class RAdaProjections(RAda):
     def __init__(
         self,
         *,
-        queries: Annotated[
-            str, "which are averaged, joined by +: any of image, text and rational"
-        ] = "image+text+rational",
-        heads: Annotated[int, "heads of attention; they share D"] = 8,
-        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
-        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "linf",
-        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
-        candidates: Annotated[
-            int | None, "attend among an image's nearest classes, this many; none: all, the published form"
-        ] = CANDIDATES,
-        all_up_to: Annotated[int, "attend among all classes where there are no more than this"] = ALL_UP_TO,
-        share: Annotated[float, "the projections' learning rate, as a share of the mask's"] = SHARE,
+        queries: Queries = "image+text+rational",
+        heads: Heads = 8,
+        temperature: Temperature = 1.0,
+        regulariser: Penalty = "linf",
+        alpha: Alpha = 0.1,
+        candidates: Candidates = CANDIDATES,
+        all_up_to: AllUpTo = ALL_UP_TO,
+        share: Annotated[float, "the projections' learning rate as a share of the mask's; by default 1/70"] = SHARE,
     ) -> None:
         super().__init__(
             queries=queries,

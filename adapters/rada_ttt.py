@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mma.adapters.base import check_at_least, check_share
 from mma.adapters.memory import CONFIDENT, confident_views, entropy_of, first_views, vote
+from mma.adapters.plain.rada import Heads, Queries, Temperature
 from mma.adapters.rada import RAda
 
 BLOCK = 32  # images adapted together, each with its own Wo
@@ -36,11 +37,9 @@ class RAdaTestTime(RAda):
     def __init__(
         self,
         *,
-        queries: Annotated[
-            str, "which are averaged, joined by +: any of image, text and rational"
-        ] = "image+text+rational",
-        heads: Annotated[int, "heads of attention; they share D"] = 8,
-        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
+        queries: Queries = "image+text+rational",
+        heads: Heads = 8,
+        temperature: Temperature = 1.0,
         step_size: Annotated[float, "step size of AdamW"] = 5e-3,
         steps: Annotated[int, "steps of AdamW for each image; 0: zero-shot"] = 1,
         confident: Annotated[float, "share of the views kept, those of lowest entropy"] = CONFIDENT,

@@ -28,6 +28,7 @@ from mma.adapters.base import (
 
 EPS = 1e-4  # of Adam, as released; with torch's 1e-8 the first steps would move every entry of W by the learning rate
 ALL_ROWS = 1 << 30  # a batch that no support fills: every step sees all rows, as released
+RELEASED = Recipe("adam", 1e-5, 0.0, batch=ALL_ROWS, epochs=300, patience=300, schedule="cosine")  # of ProLIP, too
 
 
 class RegularisedLinear(Adapter):
@@ -37,7 +38,7 @@ class RegularisedLinear(Adapter):
     uses_views = "train"
     recipes: ClassVar[Mapping[str, NamedRecipe]] = {
         "published": NamedRecipe(
-            Recipe("adam", 1e-5, 0.0, batch=ALL_ROWS, epochs=300, patience=300, schedule="cosine"),
+            RELEASED,
             "astra-vision/ProLIP at b43e795, configs/base.yaml; its RLA is run at 1e-5, 1e-4, 1e-3 and 1e-2",
             select="last",
         ),
@@ -76,8 +77,12 @@ class RegularisedLinear(Adapter):
 
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Adam with the released epsilon; any other optimiser as it is."""
-        optimizer = super().optimizer(recipe)
-        for group in optimizer.param_groups:
-            if "eps" in group:
-                group["eps"] = EPS
-        return optimizer
+        return with_released_epsilon(super().optimizer(recipe))
+
+
+def with_released_epsilon(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser, with the released epsilon if it is Adam, of RLA and of ProLIP."""
+    for group in optimizer.param_groups:
+        if "eps" in group:
+            group["eps"] = EPS
+    return optimizer

@@ -25,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from mma.cache.durable import read_file
 from mma.cache.errors import CacheError
@@ -214,6 +215,22 @@ class CacheLock:
 
     def _refusal(self) -> LockedError:
         return LockedError(f"{self._what} is being written by {self._holder()}: wait for it, or stop it")
+
+
+class LockHolder:
+    """A writer under a lock. Close it, or use it as a context manager, to let another process write."""
+
+    _lock: CacheLock
+
+    def close(self) -> None:
+        """Let another process write."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
 
 def _refuse_shards(cache: Path, own: Shard | None) -> None:

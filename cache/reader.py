@@ -146,10 +146,7 @@ class Cache:
 
     def _check_penultimate(self) -> None:
         if self.header.penultimate is None:
-            raise CacheError(
-                f"{self.location} has no features before the projection: make a cache with them, "
-                "`mma embed --features penultimate`"
-            )
+            raise CacheError(f"{self.location} has no features before the projection: make a cache with them")
 
     def digest(self, splits: Iterable[str], prompts: str | None) -> str:
         """Twelve hexadecimal digits that identify the numbers of these splits and this prompt set.

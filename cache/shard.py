@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import zarr
@@ -26,14 +25,14 @@ from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, Journal, JournalEntry
 from mma.cache.layout import ManifestSplit
-from mma.cache.lock import CacheLock, shard_writer, wait_for_lock
+from mma.cache.lock import CacheLock, LockHolder, shard_writer, wait_for_lock
 from mma.cache.receipts import read_receipts, write_receipt
 from mma.cache.root import TEXT
 from mma.cache.schema import Chunk, Header, Shard
 from mma.cache.writer import CacheWriter, lay_out, must_match, stored_root
 
 
-class ShardWriter:
+class ShardWriter(LockHolder):
     """The one writer of one shard of a cache on a shared disk. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path, header: Header, shard: Shard, lock: CacheLock) -> None:
@@ -67,16 +66,6 @@ class ShardWriter:
             except BaseException:
                 lock.release()
                 raise
-
-    def close(self) -> None:
-        """Let another process have the shard."""
-        self._lock.release()
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     @property
     def prompts(self) -> list[str]:
@@ -140,7 +129,7 @@ def merge_shards(path: Path) -> None:
         if pending:
             raise CacheError(
                 f"{path} lacks {len(pending)} of {len(chunks)} chunks, the first is {pending[0].unit}: run the shards "
-                "that have not ended, or `mma embed` without `shard=I/N`, which does the rest"
+                "that have not ended, or one embed of the whole, which does the rest"
             )
         if not writer.complete:
             writer.finish()

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -31,7 +30,7 @@ from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, FailedRow, Journal, JournalEntry
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_projections, lay_out_text
-from mma.cache.lock import CacheLock, only_writer
+from mma.cache.lock import CacheLock, LockHolder, only_writer
 from mma.cache.projection import (
     PROJECTION,
     Projection,
@@ -45,7 +44,7 @@ from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import SIDES, Chunk, Header, check_name, fingerprint_diff, text_fault
 
 
-class CacheWriter:
+class CacheWriter(LockHolder):
     """The one writer of one cache on a local disk. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path, header: Header, lock: CacheLock) -> None:
@@ -94,16 +93,6 @@ class CacheWriter:
         except BaseException:
             lock.release()
             raise
-
-    def close(self) -> None:
-        """Let another process write."""
-        self._lock.release()
-
-    def __enter__(self) -> CacheWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     @property
     def complete(self) -> bool:

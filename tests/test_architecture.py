@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -92,23 +93,45 @@ def test_only_the_command_line_knows_typer() -> None:
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
-    import re
-
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_the_journeys_of_the_page_lead_through_functions_that_are_there() -> None:
-    import re
-
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     journeys = page.partition("## Three journeys")[2].partition("\n## ")[0]
     stops = re.findall(r"^    (\S+)\s+(\S+\.py)\s", journeys, flags=re.MULTILINE)
     assert len(stops) > 20
     for name, file in stops:
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        *owner, last = name.split(".")
-        inside = next((n for n in tree.body if isinstance(n, ast.ClassDef) and [n.name] == owner), tree)
-        defined = {n.name for n in inside.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        assert last in defined, f"{name} is not in {file}"
+        assert defines(ROOT / file, name), f"{name} is not in {file}"
+
+
+MAPS = {  # a section of the page: where its files lie, if not under their own path
+    "Stage one": "pipeline/embedding",
+    "Stage two": "pipeline/fitting",
+    "Using a model": "pipeline/using",
+    "A paper's tables": "pipeline/suites",
+    "From runs to findings": "pipeline/reports",
+    "Inside a fit": "pipeline/explaining",
+}
+
+
+@pytest.mark.parametrize(("section", "room"), MAPS.items())
+def test_the_maps_of_the_page_name_files_that_have_what_they_say(section: str, room: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    text = page.partition(f"## {section}")[2].partition("\n## ")[0]
+    stops = re.findall(r"^    +(\w[\w.]*(?:, \w+)*)(?: \.\.\.)?\s+([\w/]+\.py)\s", text, flags=re.MULTILINE)
+    assert len(stops) >= 4
+    for names, file in stops:
+        found = next(path for path in (ROOT / room / file, ROOT / "pipeline" / file) if path.exists())
+        for name in names.split(", "):
+            assert defines(found, name), f"{name} is not in {file}"
+
+
+def defines(file: Path, name: str) -> bool:
+    """Whether a file has a function, a class, or a method `Class.name` of it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    *owner, last = name.split(".")
+    inside = next((n for n in tree.body if isinstance(n, ast.ClassDef) and [n.name] == owner), tree)
+    return last in {n.name for n in inside.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}

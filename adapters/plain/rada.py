@@ -25,6 +25,13 @@ from mma.adapters.base import Adapter, AdapterError, NamedRecipe, Recipe, Shapes
 QUERIES = ("image", "text", "rational")
 Regulariser = Literal["linf", "l2"]
 
+# The options that all forms of RAda have.
+Queries = Annotated[str, "which are averaged, joined by +: any of image, text and rational"]
+Heads = Annotated[int, "heads of attention; they share D"]
+Temperature = Annotated[float, "divides the scores of attention"]
+Penalty = Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"]
+Alpha = Annotated[float, "weight of the regulariser"]
+
 
 class PlainRAda(Adapter):
     """A mask on the channels of f * h_k, from attention across the candidate classes.
@@ -57,13 +64,11 @@ class PlainRAda(Adapter):
     def __init__(
         self,
         *,
-        queries: Annotated[
-            str, "which are averaged, joined by +: any of image, text and rational"
-        ] = "image+text+rational",
-        heads: Annotated[int, "heads of attention; they share D"] = 8,
-        temperature: Annotated[float, "divides the scores of attention"] = 1.0,
-        regulariser: Annotated[Regulariser, "the mask's largest distance from 1, or its mean square"] = "linf",
-        alpha: Annotated[float, "weight of the regulariser"] = 0.1,
+        queries: Queries = "image+text+rational",
+        heads: Heads = 8,
+        temperature: Temperature = 1.0,
+        regulariser: Penalty = "linf",
+        alpha: Alpha = 0.1,
     ) -> None:
         super().__init__()
         named = queries.split("+")

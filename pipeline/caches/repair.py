@@ -168,15 +168,15 @@ def _compute(path: Path, means: _Means, console: Console) -> None:
     means.check(images=bool(pending))
     with (
         CacheWriter.resume(path, means.wanted) if pending else CacheWriter.reopen(path) as writer,
-        computing_with(threads_of(means.header)),
+        computing_with(threads_of(means.header)) as at_once,
     ):
         if writer.pending_projections():
             writer.write_projections(means.clip.projections())
         for name, (templates, of_class) in texts.items():
             prompts = PromptSet(name, tuple(templates), tuple(map(tuple, of_class)))
-            embed_text(console, means.clip, writer, prompts)
+            embed_text(console, means.clip, writer, prompts, at_once)
         if pending:
-            encoding = make_encoding(means.clip, means.settings, means.header)
+            encoding = replace(make_encoding(means.clip, means.settings, means.header), at_once=at_once)
             embed_images(console, means.clip, means.dataset, writer, encoding, EVERY)
         writer.finish()
         _say_changed(writer.changed, console)

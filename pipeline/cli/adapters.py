@@ -44,7 +44,7 @@ def show(
 
 @adapters_app.command(cls=Command)
 def check(name: Annotated[str, typer.Argument(help=NAMED)], json: AsJson = False) -> None:
-    """Whether an adapter keeps every promise that fit, ablate and the saved file rely on; 1 where one is broken."""
+    """Whether an adapter keeps every promise that fit, ablate and the saved file rely on. Exit code 1 if not."""
     from mma.pipeline.reports.adapter_checks import adapter_checks, checks_json, show_checks
 
     found = adapter_checks(name)

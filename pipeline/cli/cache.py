@@ -65,12 +65,12 @@ def cache_merge(path: Annotated[Path, typer.Argument(help="A cache whose shards 
 def cache_repair(
     path: Annotated[Path, typer.Argument(help="A cache on this machine.")],
     copy: Annotated[Path | None, typer.Option("--from", help="Another copy of the same cache, to take from.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Where the images are now.", show_default="as embedded")] = None,
-    root: Annotated[Path | None, typer.Option(help="As for embed.", show_default="as embedded")] = None,
-    model: Annotated[str | None, typer.Option(help="As for embed.", show_default="as embedded")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="As for embed.", show_default="as embedded")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Where the images are now. Default: as embedded.")] = None,
+    root: Annotated[Path | None, typer.Option(help="As for embed. Default: as embedded.")] = None,
+    model: Annotated[str | None, typer.Option(help="As for embed. Default: as embedded.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="As for embed. Default: as embedded.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one per core")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode. Default: one per core.")] = None,
 ) -> None:
     """Bring a damaged cache back to the bytes it had; computes again only what is damaged."""
     from mma.pipeline.caches.repair import repair_cache
@@ -127,7 +127,7 @@ def cache_import(
     classnames: Annotated[
         Path | None, typer.Option(help="A file of class names, one per line, in label order.")
     ] = None,
-    shots: Annotated[int | None, typer.Option(help="Which support of a Tip-Adapter folder.")] = None,
+    shots: Annotated[int | None, typer.Option(help="How many shots of a Tip-Adapter folder's support.")] = None,
     logit_scale: Annotated[float, typer.Option(help="exp(logit_scale) of the model.")] = 100.0,
     prompts: Annotated[str, typer.Option(help="Name of the prompt set.")] = "default",
 ) -> None:

@@ -53,13 +53,11 @@ def datasets(context: typer.Context, json: AsJson = False) -> None:
 @datasets_app.command(cls=Command, name="check")
 def check(
     name: Annotated[str, typer.Argument(help="A known data set, or one's own: a folder, a manifest, shards.")],
-    root: Annotated[
-        Path | None, typer.Option(help="The folder below which data sets lie.", show_default="data")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder below which data sets lie. Default: data.")] = None,
     content: Annotated[bool, typer.Option("--content", help="One's own: look for files of the same bytes.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Is a data set complete; if not, what is missing, and where do people get it. Exit code 1 where it is not."""
+    """Whether a data set is complete; if not, what is missing, and where to get it. Exit code 1 where it is not."""
     from mma.pipeline.datasets import DATA, Lookup, entries, find_dataset
     from mma.pipeline.datasets.check import check_own, check_published
 

@@ -16,7 +16,7 @@ ADAPTERS = ("zero-shot", "linear-probe", "clip-adapter", "mma")
 
 
 def demo(out: Path, stdout: Console, stderr: Console) -> None:
-    """Embed `shapes` with `tiny`, fit four adapters base-to-new, print the table and what to type next."""
+    """Embed `shapes` with `tiny`, fit zero-shot and three adapters base-to-new, print the table and what is next."""
     if out.is_file():
         raise UsageError(f"--out {out} is a file: give a folder")
     cache = out / "shapes.zarr"

@@ -56,7 +56,7 @@ GRID = inspect.Parameter(
     "grid",
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
-    annotation=Annotated[Path | None, typer.Option(help="The same in a TOML file.", rich_help_panel="Output")],
+    annotation=Annotated[Path | None, typer.Option(help="The factors in a TOML file.", rich_help_panel="Output")],
 )
 
 
@@ -158,7 +158,7 @@ app.command(cls=Command)(reproduce)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the cache and the runs.")] = Path("mma-demo"),
 ) -> None:
-    """The whole job on what the package carries: rendered images, a tiny CLIP, four adapters. No download."""
+    """The whole job on what the package carries: drawn images, a tiny CLIP, three adapters. No download."""
     from mma.pipeline.cli.demo import demo as run
 
     run(out, stdout(), stderr())

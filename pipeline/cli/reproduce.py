@@ -16,7 +16,8 @@ SUITE = inspect.Parameter(
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[
-        str | None, typer.Argument(help="A shipped suite, or a .toml file of one's own. Without one, what there is.")
+        str | None,
+        typer.Argument(help="A shipped suite, or a .toml file of one's own. Without one: a list of those shipped."),
     ],
 )
 AS_JSON = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)

@@ -37,7 +37,7 @@ def export(context: typer.Context, **given: Any) -> None:
 
 @takes(PredictSettings, extra=[MODEL, WHAT])
 def predict(context: typer.Context, **given: Any) -> None:
-    """What a model says of images: classes with probabilities, and sets that hold the right class so often."""
+    """What a model says of images: classes with probabilities, and sets of classes that hold the right one."""
     from mma.pipeline.using.predict import predict as run
 
     settings = chosen(PredictSettings, given, model=given["model"], what=tuple(given["what"]))

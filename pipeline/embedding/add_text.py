@@ -20,6 +20,7 @@ from mma.pipeline.embedding.plan import check_templates
 from mma.pipeline.embedding.prompts import PHOTO, read_prompts
 from mma.pipeline.embedding.run import disk_error, embed_text
 from mma.pipeline.embedding.settings import FINAL, PENULTIMATE, EmbedSettings
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import UsageError
 
 TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of the fingerprint: what decides a text
@@ -51,8 +52,9 @@ def add_text(settings: EmbedSettings, console: Console) -> Path:
                 unsure = f"{path} was imported: it cannot be checked that its model is this one"
                 console.print(Text(unsure, style="yellow"))
         try:
-            for prompt_set in missing:
-                embed_text(console, clip, writer, prompt_set)
+            with computing_with(threads_of(header)) as at_once:
+                for prompt_set in missing:
+                    embed_text(console, clip, writer, prompt_set, at_once)
         except OSError as error:
             raise disk_error(path, error) from error
         following = Text(f"mma fit --cache {shlex.quote(str(path))}", style="bold")

@@ -1,4 +1,5 @@
-"""The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads.
+"""The inner loop of stage one: chunks of a data set in, embeddings out; decoding runs ahead of the model in threads,
+and on a processor several batches are in the model at once.
 
 Failures of a row are a file that is missing or out of reach, whatever decoding or a view raises, and values that are
 not finite: the row keeps its place, with a status. Errors of the disk and a lack of memory are no row's failure: they
@@ -24,6 +25,7 @@ from mma.pipeline.datasets.contents import ROW_FAULTS, UNKNOWN, content_hash, un
 from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.images import BadImage, decode, decoded, own_bound
+from mma.pipeline.embedding.threads import side_by_side
 from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import WorkError
 
@@ -40,6 +42,7 @@ class Encoding:
     max_pixels: int
     dtype: str
     side: int = 0  # of the model's input, in pixels
+    at_once: int = 1  # batches that are in the model side by side
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,25 @@ def encode_chunks(
     content: list[bytes] = []
     stamps: list[Stamp] = []
     failures: list[FailedRow] = []
+
+    def see(prepared: _Batch) -> tuple[_Batch, list[NDArray[np.floating]]]:
+        chunk, rows, batch = prepared
+        views = how.views.of(chunk.split)
+        blanks = blank.expand(views, *blank.shape)
+        pixels = torch.cat([blanks if isinstance(p.image, BadImage) else p.image for p in batch])  # [B * V, 3, H, W]
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is caught below
+            seen = clip.see(pixels)
+            arrays = [
+                found.astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D], [B, V, W]
+                for found in (seen.embedding, seen.penultimate)
+                if found is not None
+            ]
+        return prepared, arrays
+
+    at_once = how.at_once if clip.device.type == "cpu" else 1
     with own_bound():
-        for chunk, rows, batch in _prepared(dataset, chunks, how):
-            views = how.views.of(chunk.split)
+        for (chunk, rows, batch), arrays in side_by_side(see, _prepared(dataset, chunks, how), at_once, clip.model):
             bad = {row: p.image for row, p in zip(rows, batch, strict=True) if isinstance(p.image, BadImage)}
-            blanks = blank.expand(views, *blank.shape)
-            images = [blanks if isinstance(p.image, BadImage) else p.image for p in batch]
-            pixels = torch.cat(images)  # [B * V, 3, H, W]
-            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinity, and is caught below
-                seen = clip.see(pixels)
-                arrays = [
-                    found.astype(how.dtype).reshape(len(rows), views, -1)  # [B, V, D], [B, V, W]
-                    for found in (seen.embedding, seen.penultimate)
-                    if found is not None
-                ]
             failures += [(row, int(image.status), image.reason) for row, image in bad.items()]
             finite = np.logical_and.reduce([np.isfinite(found).all(axis=(1, 2)) for found in arrays])  # [B]
             for row in np.flatnonzero(~finite) + rows.start:

@@ -6,7 +6,7 @@ order of the data set. Chunk by chunk, so that a run that is killed loses one of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +34,27 @@ def grow(plan: EmbedPlan, growth: Growth, console: Console) -> None:
         check_space(replacement_place(plan.path), plan.header, sum(len(p.templates) for p in plan.prompts))
         with (
             replacing(plan.path, plan.header, read_manifest(plan.dataset)) as writer,
-            computing_with(threads_of(writer.header)),
+            computing_with(threads_of(writer.header)) as at_once,
         ):
             writer.forget([chunk.unit for chunk in stale_chunks(growth, plan.path)])
             if writer.pending_projections():
                 writer.write_projections(plan.clip.projections())
             for prompts in plan.prompts:
                 if prompts.name not in writer.prompts:
-                    embed_grown_text(console, plan.clip, growth.old, writer, prompts)
-            _embed_rows(plan, growth, writer, console)
+                    embed_grown_text(console, plan.clip, growth.old, writer, prompts, at_once)
+            _embed_rows(plan, growth, writer, console, at_once)
             if not writer.complete:
                 writer.finish()
     except OSError as error:
         raise disk_error(plan.path, error) from error
 
 
-def _embed_rows(plan: EmbedPlan, growth: Growth, writer: CacheWriter, console: Console) -> None:
+def _embed_rows(plan: EmbedPlan, growth: Growth, writer: CacheWriter, console: Console, at_once: int) -> None:
     pending, old, seen = writer.pending(), _OldRows.of(growth.old), Seen(plan.path)
     dataset, chunks = new_rows(growth, plan.dataset, pending)
     failed = sum(map(len, writer.failures().values()))
     with track(console, "images", sum(chunk.stop - chunk.start for chunk in chunks), "images") as advance:
-        encoded = encode_chunks(plan.clip, dataset, chunks, plan.encoding, advance)
+        encoded = encode_chunks(plan.clip, dataset, chunks, replace(plan.encoding, at_once=at_once), advance)
         for chunk in pending:
             part = _copied(chunk, growth, old)
             part.stamps[:] = plan.dataset.splits[chunk.split].stamps()[chunk.start : chunk.stop]
@@ -65,6 +65,7 @@ def _embed_rows(plan: EmbedPlan, growth: Growth, writer: CacheWriter, console: C
             refuse_failures(failed, plan.most_failures, plan.dataset, chunk, part.failures)
             seen.write(chunk.unit, part.content, part.stamps)
             writer.write(chunk, part.embedding, part.failures, part.content, part.penultimate)
+        next(encoded, None)  # it ends, and its threads with it
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ def grown_prompts(cache: Cache, asked: Sequence[PromptSet], classnames: Sequence
     return (*kept, *(prompts for prompts in asked if prompts.name not in cache.prompts))
 
 
-def embed_grown_text(console: Console, clip: FrozenClip, cache: Cache, writer: CacheWriter, prompts: PromptSet) -> None:
+def embed_grown_text(
+    console: Console, clip: FrozenClip, cache: Cache, writer: CacheWriter, prompts: PromptSet, at_once: int
+) -> None:
     """Store a prompt set, with the embeddings of the texts that the cache has already. Raises as `embed_text`."""
     known: dict[str, tuple[NDArray[np.float32], ...]] = {}  # text -> [D], and [W] where the model gives such
     if prompts.name in cache.prompts:
@@ -36,7 +38,7 @@ def embed_grown_text(console: Console, clip: FrozenClip, cache: Cache, writer: C
             known |= dict(zip(texts, zip(*rows, strict=True), strict=False))  # NaN at the end of a class with fewer
     new = [text for text in dict.fromkeys(prompts.flat()) if text not in known]
     if new:
-        found = encode_texts(console, clip, prompts.name, new)
+        found = encode_texts(console, clip, prompts.name, new, at_once)
         arrays = [found.embedding] if found.penultimate is None else [found.embedding, found.penultimate]
         known |= dict(zip(new, zip(*arrays, strict=True), strict=True))
     shaped = [prompts.shaped(np.stack(rows)) for rows in zip(*(known[text] for text in prompts.flat()), strict=True)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 
-import torch
-
 from mma.cache import VERSION, WITHOUT_FEATURES, Header, ManifestSplit
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.checks import noise_of
@@ -16,12 +14,12 @@ from mma.pipeline.embedding.encode import Encoding
 from mma.pipeline.embedding.image_noise import read_noise
 from mma.pipeline.embedding.images import DECODER
 from mma.pipeline.embedding.settings import USUAL_MODEL, EmbedSettings
-from mma.pipeline.embedding.threads import THREADS
+from mma.pipeline.embedding.threads import OF_A_BATCH, THREADS
 from mma.pipeline.embedding.views import CROP_AND_FLIP, Views, crop_and_flip
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import written
 
-BATCH = {"cpu": 64, "cuda": 256, "mps": 64}  # images the model sees at once
+BATCH = {"cpu": 16, "cuda": 256, "mps": 64}  # images the model sees at once
 
 
 def load_chosen_clip(settings: EmbedSettings) -> FrozenClip:
@@ -87,7 +85,7 @@ def make_header(dataset: Dataset, clip: FrozenClip, settings: EmbedSettings) -> 
         "pretrained": settings.pretrained,
         "follow_links": settings.follow_links,
         **({"unlabelled": True} if settings.unlabelled else {}),
-        THREADS: torch.get_num_threads(),
+        THREADS: OF_A_BATCH,
     }
     return Header(
         dataset=dataset.name,

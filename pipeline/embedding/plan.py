@@ -33,6 +33,7 @@ from mma.pipeline.embedding.known import KnownContents
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
 from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import written
 
@@ -111,7 +112,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     encoding = make_encoding(clip, settings, stored.header)
     complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
     pending = stored.pending(shard)
-    seconds = _probe(clip, dataset, pending[0], encoding) if pending else 0.0
+    seconds = _probe(clip, dataset, pending[0], encoding, threads_of(stored.header)) if pending else 0.0
     if not exists:
         stored = _Stored(replace(wanted, chunk=rows_in_chunk(wanted.batch, wanted.views, seconds)))
     return EmbedPlan(
@@ -163,7 +164,7 @@ def _grown_plan(
         exists=True,
         complete=False,
         most_failures=failure_limit(settings.max_failures, sum(growth.header.rows.values())),
-        seconds=_probe(clip, fresh, pending[0], encoding) if pending else 0.0,
+        seconds=_probe(clip, fresh, pending[0], encoding, threads_of(growth.header)) if pending else 0.0,
         growth=growth,
     )
 
@@ -239,13 +240,14 @@ def _some(paths: Sequence[str]) -> str:
     return f"{len(paths):,} images ({shown}) are" if len(paths) > 1 else f"1 image ({shown}) is"
 
 
-def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding) -> float:
-    """Seconds per picture, from a few images encoded twice: the first time warms up."""
+def _probe(clip: FrozenClip, dataset: Dataset, chunk: Chunk, how: Encoding, threads: int | None) -> float:
+    """Seconds per picture, from a few images encoded twice: the first time warms up. Cores share them evenly."""
     views = how.views.of(chunk.split)
     few = replace(chunk, stop=min(chunk.stop, chunk.start + rows_in_batch(min(how.batch, PROBE), views)))
     seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        for _ in encode_chunks(clip, dataset, [few], how):
-            seconds = time.perf_counter() - start
-    return seconds / ((few.stop - few.start) * views)
+    with computing_with(threads) as at_once:
+        for _ in range(2):
+            start = time.perf_counter()
+            for _ in encode_chunks(clip, dataset, [few], how):
+                seconds = time.perf_counter() - start
+    return seconds / at_once / ((few.stop - few.start) * views)

@@ -34,15 +34,15 @@ def run_plan(plan: EmbedPlan, console: Console) -> bool:
         if plan.shard:
             with (
                 ShardWriter.join(plan.path, plan.header, plan.shard, lambda: _new_manifest(plan)) as shard,
-                computing_with(threads_of(shard.header)),
+                computing_with(threads_of(shard.header)) as at_once,
             ):
-                _encode(plan, shard, console)
+                _encode(plan, shard, console, at_once)
                 return shard.finish()
-        with _writer(plan) as writer, computing_with(threads_of(writer.header)):
+        with _writer(plan) as writer, computing_with(threads_of(writer.header)) as at_once:
             writer.forget(plan.redo)
             if writer.pending_projections():
                 writer.write_projections(plan.clip.projections())
-            _encode(plan, writer, console)
+            _encode(plan, writer, console, at_once)
             if not writer.complete:
                 writer.finish()
             return True
@@ -50,18 +50,22 @@ def run_plan(plan: EmbedPlan, console: Console) -> bool:
         raise disk_error(plan.path, error) from error
 
 
-def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console) -> None:
-    """Encode what the writer's cache, or its shard, still lacks."""
+def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console, at_once: int) -> None:
+    """Encode what the writer's cache, or its shard, still lacks, so many batches at once."""
     for prompt_set in plan.prompts:
         if prompt_set.name not in writer.prompts:
-            embed_text(console, plan.clip, writer, prompt_set)
-    how = replace(plan.encoding, batch=writer.header.batch)  # another shard may have laid the cache out
+            embed_text(console, plan.clip, writer, prompt_set, at_once)
+    how = replace(
+        plan.encoding, batch=writer.header.batch, at_once=at_once
+    )  # another shard may have laid the cache out
     embed_images(console, plan.clip, plan.dataset, writer, how, plan.most_failures)
 
 
-def embed_text(console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet) -> None:
-    """Encode a prompt set and store it. Raises WorkError where the model returns no numbers."""
-    found = encode_texts(console, clip, prompts.name, prompts.flat())
+def embed_text(
+    console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet, at_once: int = 1
+) -> None:
+    """Encode a prompt set, so many batches at once, and store it. WorkError where the model returns no numbers."""
+    found = encode_texts(console, clip, prompts.name, prompts.flat(), at_once)
     before = None if found.penultimate is None else prompts.shaped(found.penultimate)
     writer.write_text(prompts.name, prompts.templates, prompts.shaped(found.embedding), prompts.texts, before)
 

@@ -77,12 +77,17 @@ class EmbedSettings:
     ] = None
     precision: Annotated[str, Option("Number type of the towers.", MODEL, choices=PRECISIONS)] = "fp32"
     features: Annotated[
-        str, Option("Embeddings, or with them what the towers' last layer makes them of.", MODEL, choices=FEATURE_KINDS)
+        str,
+        Option(
+            "final: embeddings; penultimate: also what the towers' last layer makes them of.",
+            MODEL,
+            choices=FEATURE_KINDS,
+        ),
     ] = FINAL
     device: Annotated[str, Option("Where the model runs.", MODEL, choices=DEVICES)] = "auto"
     batch_size: Annotated[
         int | None,
-        Option("Images the model sees at once.", MODEL, least=1, most=MOST_BATCH, shown="64, 256 on CUDA"),
+        Option("Images the model sees at once.", MODEL, least=1, most=MOST_BATCH, shown="16, 256 on CUDA"),
     ] = None
     workers: Annotated[
         int | None, Option("Threads that decode.", MODEL, least=1, most=MOST_WORKERS, shown="one per core")

@@ -16,7 +16,7 @@ class ExplainSettings:
     """Options of `mma explain`. Raises UsageError for a value that cannot be."""
 
     run: Annotated[Path, Option("A setting's folder: runs/<adapter>-<id> of mma fit.", WHAT)]
-    seed: Annotated[int, Option("Of the run.", WHAT, least=0)] = 0
+    seed: Annotated[int, Option("Which seed of the run.", WHAT, least=0)] = 0
     image: Annotated[
         tuple[str, ...],
         Option(

@@ -112,6 +112,7 @@ def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
     """A grid over anything `fit` takes: every option may be a list, and the rows are their product.
 
     `seed` names the seeds; `baseline`, `out`, `workers` and the other options of `mma ablate` are taken as they are.
+    Raises as `fit`; a cell that fails is told in the grid and stops no other.
 
     >>> grid = mma.ablate(cache, adapter="tip-adapter", alpha=[1, 2], beta=1, seed=range(2), shots=2, out=folder / "r")
     >>> [record["alpha"] for record in grid.records() if record["adapter"] == "tip-adapter"]
@@ -132,7 +133,8 @@ def ablate(cache: Caches, *, progress: bool = False, **options: Any) -> Grid:
 def load_model(folder: str | Path, **options: Any) -> LoadedModel:
     """A model folder that `mma export` wrote, opened and checked: `predict` for images, `predict_embeddings` for rows.
 
-    `options`: device, and, where the encoder's name does not find it, clip and pretrained. Raises UsageError for a
+    `options`: `device` (default "auto"), `workers` (threads that decode, default one per core) and, where the encoder's
+    name does not find it, `clip` and `pretrained`. Raises UsageError for a
     folder that is not as it was written.
 
     >>> model = mma.load_model(folder / "model")

@@ -48,7 +48,7 @@ def saved_fit(folder: Path, seed: int, cache: str | None = None, device: str = "
         what = getattr(error, "filename", None) or folder
         raise UsageError(
             f"{what} cannot be read ({getattr(error, 'strerror', None) or error}): a run is the folder "
-            "runs/<adapter>-<id> of `mma fit`, and `seed` one of its seeds"
+            "runs/<adapter>-<id> of `mma fit`, and `seed=N` one of its seeds"
         ) from error
     try:
         data = config["data"]

@@ -112,7 +112,13 @@ class FitSettings:
         ),
     ] = None
     draws: Annotated[
-        str, Option("nested, or coop: as CoOp's code draws.", PROTOCOL, choices=("nested", "coop"), factor=True)
+        str,
+        Option(
+            "nested: few are part of more; coop: CoOp's.",
+            PROTOCOL,
+            choices=("nested", "coop"),
+            factor=True,
+        ),
     ] = "nested"
     base_rule: Annotated[
         str,

@@ -13,6 +13,7 @@ from rich.console import Console
 from mma.adapters import Adapter, adapter_class, options_of, short_name
 from mma.adapters import adapters as known
 from mma.adapters.published import PUBLISHED
+from mma.adapters.rla import ALL_ROWS
 from mma.pipeline.console import Column, show_table
 from mma.pipeline.json_text import to_json
 
@@ -34,7 +35,7 @@ def show_adapter(console: Console, name: str) -> None:
     lines = [about["adapter"], f"  {about['does']}", f"  source     {about['source']}", f"  kind       {about['kind']}"]
     lines.append(f"  new        classes without shots are scored{'' if about['class_free'] else ' zero-shot'}")
     for number, recipe in enumerate(about["recipes"]):
-        values = ", ".join(f"{key} {value}" for key, value in recipe["values"].items())
+        values = ", ".join(f"{key} {value_text(key, value)}" for key, value in recipe["values"].items())
         default = "" if number else " (the default)"
         lines.append(f"  recipe     {recipe['name']}{default}: {values}, select {recipe['select']}")
         lines.append(f"             source: {recipe['source']}")
@@ -45,7 +46,7 @@ def show_adapter(console: Console, name: str) -> None:
     columns = [Column("option"), Column("value"), Column("default"), Column("what it is")]
     rows = []
     for option in about["options"]:
-        default = "none" if option["default"] is None else str(option["default"])
+        default = value_text(option["name"], option["default"])
         rows.append([f"--{option['name'].replace('_', '-')}", option["value"], default, option["help"]])
     if rows:
         show_table(console, columns, rows)
@@ -77,6 +78,13 @@ def adapter_data(name: str) -> Mapping[str, Any]:
             for option in options_of(kind)
         ],
     }
+
+
+def value_text(name: str, value: Any) -> str:
+    """A value as it is typed, and a batch that no support fills as what it means."""
+    if name == "batch" and value == ALL_ROWS:
+        return "all rows"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _first_sentence(text: str) -> str:

@@ -56,7 +56,7 @@ def columns(metrics: Sequence[str]) -> tuple[str, ...]:
     return (*metrics, MEAN_OF_H) if "H" in metrics else tuple(metrics)
 
 
-def records(found: Sequence[Average]) -> list[dict[str, Any]]:
+def flat_averages(found: Sequence[Average]) -> list[dict[str, Any]]:
     """One flat record for every average: its setting, its data sets, means and half-widths in percent."""
     return [
         {

@@ -19,7 +19,7 @@ class TableSettings:
     over: Annotated[
         tuple[str, ...], Option("A factor that the pivot averages over. May be repeated.", OUTPUT, split=True)
     ] = ()
-    metric: Annotated[str | None, Option("Of the pivot.", OUTPUT, shown="H or accuracy")] = None
+    metric: Annotated[str | None, Option("Which metric the pivot shows.", OUTPUT, shown="H or accuracy")] = None
     export: Annotated[Path | None, Option("Also write .csv, .jsonl or .parquet.", OUTPUT)] = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from mma.pipeline.fitting.results import Grid, Row, setting_folder
 from mma.pipeline.json_text import to_json
 from mma.pipeline.reports.aggregates import worst_tenth
 from mma.pipeline.reports.answers import Answers, answers_of, estimate_of
-from mma.pipeline.reports.averages import MISSING, Average, averages, records
+from mma.pipeline.reports.averages import MISSING, Average, averages, flat_averages
 from mma.pipeline.reports.averages import columns as averaged
 from mma.pipeline.reports.fit_measures import half_width, measures, scalar, show_measures
 from mma.pipeline.reports.metrics import IMBALANCE, imbalance
@@ -186,7 +186,7 @@ def _every_average(rows: Sequence[Row]) -> list[Average]:
 
 def average_records(grid: Grid) -> list[dict[str, Any]]:
     """One flat record for every average over data sets, of every protocol; none where there is one data set."""
-    return records(_every_average(grid.rows))
+    return flat_averages(_every_average(grid.rows))
 
 
 def label(setting: Setting) -> str:

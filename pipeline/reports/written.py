@@ -93,8 +93,8 @@ def latex(layout: Layout) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def records(report: Report) -> list[dict[str, object]]:
-    """One record per setting and metric, with full precision; the difference stands with the main metric."""
+def long_table(report: Report) -> list[dict[str, object]]:
+    """One line per setting and metric, with full precision; the difference stands with the main metric."""
     found: list[dict[str, object]] = []
     for group in report.groups:
         for row in group.rows:
@@ -131,8 +131,8 @@ def records(report: Report) -> list[dict[str, object]]:
 
 
 def as_csv(report: Report) -> str:
-    """The records as CSV. A text that a spreadsheet would take for a formula gets an apostrophe."""
-    rows = records(report)
+    """The long table as CSV. A text that a spreadsheet would take for a formula gets an apostrophe."""
+    rows = long_table(report)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]))
     writer.writeheader()

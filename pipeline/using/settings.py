@@ -44,7 +44,7 @@ class ExportSettings:
     ] = None
     with_test: Annotated[bool, Option("Fit on the test images too, in the end.", FIT)] = False
     run: Annotated[Path | None, Option("A setting's folder: runs/<adapter>-<id>.", RUN)] = None
-    seed: Annotated[int, Option("Of the run, or of the fit.", RUN, least=0)] = 0
+    seed: Annotated[int, Option("Which seed of the run, or of the fit.", RUN, least=0)] = 0
     device: Annotated[str, Option("auto, cpu, cuda or mps.", OUTPUT, choices=DEVICES)] = "auto"
     force: Annotated[bool, Option("Replace a model that is there.", OUTPUT)] = False
     without_shots: Annotated[bool, Option("Leave out what `mma predict --why` names.", OUTPUT)] = False
@@ -52,7 +52,7 @@ class ExportSettings:
         str | None, Option("Also model.onnx, from embeddings or from pixels.", ONNX, choices=("embeddings", "pixels"))
     ] = None
     class_texts: Annotated[
-        str, Option("Of the ONNX file: baked in, or one more input.", ONNX, choices=("baked", "input"))
+        str, Option("In the ONNX file: baked in, or one more input.", ONNX, choices=("baked", "input"))
     ] = "baked"
     clip: Annotated[str | None, Option("The encoder's model, where its name does not find it.", ONNX)] = None
     pretrained: Annotated[str | None, Option("The encoder's tag, or checkpoint file.", ONNX)] = None
@@ -82,7 +82,7 @@ class PredictSettings:
 
     model: Path  # a model folder
     what: tuple[str, ...]  # images, folders, manifests, .tar shards, caches, URLs; "-": paths on standard input
-    split: Annotated[str | None, Option("Of a cache.", WHAT, shown="all")] = None
+    split: Annotated[str | None, Option("One split of a cache.", WHAT, shown="all")] = None
     root: Annotated[Path | None, Option("The folder below which a manifest's paths lie.", WHAT, shown="its own")] = None
     follow_links: Annotated[bool, Option("Read links that lead out of a folder.", WHAT)] = False
 
@@ -92,7 +92,8 @@ class PredictSettings:
     ] = None
     threshold: Annotated[float | None, Option("Abstain below this probability.", ANSWER, least=0, most=1)] = None
     coverage: Annotated[
-        float | None, Option("Also sets that hold the right class so often: 0.95.", ANSWER, least=0, most=1)
+        float | None,
+        Option("Also sets of classes; this share, such as 0.95, holds the right one.", ANSWER, least=0, most=1),
     ] = None
 
     why: Annotated[bool, Option("Also the nearest shots, and the margin over every other class.", ANSWER)] = False
@@ -129,7 +130,9 @@ class AuditSettings:
     prompts: Annotated[str, Option("The prompt set of the cache to use.", WHAT)] = "default"
     reduce: Annotated[str, Option("Templates to one vector: unit, raw, or a number for one alone.", WHAT)] = "unit"
     near: Annotated[float, Option("Cosine from which two images are near twins.", WHAT, least=0, most=1)] = 0.99
-    next: Annotated[int | None, Option("Instead: so many images to label next.", NEXT, least=1, most=10_000)] = None
+    next: Annotated[int | None, Option("Instead, name this many images to label next.", NEXT, least=1, most=10_000)] = (
+        None
+    )
     model: Annotated[Path | None, Option("A model folder that is asked how sure it is.", NEXT)] = None
     labelled: Annotated[str | None, Option("Or a labelled cache of the same encoder.", NEXT)] = None
     first: Annotated[int, Option("How many of each kind the table and the sheet show.", OUTPUT, least=1)] = 40

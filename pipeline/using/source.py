@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from mma.pipeline.using.settings import PredictSettings
 if TYPE_CHECKING:
     from mma.pipeline.embedding.clip import FrozenClip
 
-T = TypeVar("T")
 STDIN = "-"
 SPLIT = "asked"  # what the images are called on their way through stage one
 
@@ -129,40 +128,37 @@ class Encoder:
         from mma.pipeline.embedding.views import Views
 
         known, split = self.known, images.found.split
-        side = known["preprocess"]["size"]
-        how = Encoding(
-            views=Views(self.clip.preprocess),
-            batch=known["batch"],
-            workers=self.workers,
-            max_pixels=known["max_pixels"],
-            dtype=known["dtype"],
-            side=side if isinstance(side, int) else max(side),
-        )
-        count, step = len(split.paths), how.batch
+        side, step = known["preprocess"]["size"], known["batch"]
+        count = len(split.paths)
         firsts = range(start - start % step, count, step)
         chunks = (Chunk(SPLIT, first // step, first, min(first + step, count)) for first in firsts)
         dataset = Dataset(SPLIT, (), (), {SPLIT: split})
-        found = encode_chunks(self.clip, dataset, chunks, how)
-        while (encoded := self._as_the_cache(lambda: next(found, None))) is not None:
-            chunk = encoded.chunk
-            skip = max(0, start - chunk.start)
-            reasons = {row - chunk.start - skip: reason for row, _, reason in encoded.failures}
-            embedding = encoded.embedding[skip:, 0].copy()  # [B, D]
-            for row in reasons:
-                if row >= 0:
-                    embedding[row] = np.nan
-            paths = [images.found.where + split.paths[row] for row in range(chunk.start + skip, chunk.stop)]
-            yield Batch(paths, unit_images(embedding, self.device), {r: w for r, w in reasons.items() if r >= 0})
+        # threads as of the cache, so that an image has the bits that it has there
+        with computing_with(known.get(THREADS)) as at_once:
+            how = Encoding(
+                views=Views(self.clip.preprocess),
+                batch=step,
+                workers=self.workers,
+                max_pixels=known["max_pixels"],
+                dtype=known["dtype"],
+                side=side if isinstance(side, int) else max(side),
+                at_once=at_once,
+            )
+            for encoded in encode_chunks(self.clip, dataset, chunks, how):
+                chunk = encoded.chunk
+                skip = max(0, start - chunk.start)
+                reasons = {row - chunk.start - skip: reason for row, _, reason in encoded.failures}
+                embedding = encoded.embedding[skip:, 0].copy()  # [B, D]
+                for row in reasons:
+                    if row >= 0:
+                        embedding[row] = np.nan
+                paths = [images.found.where + split.paths[row] for row in range(chunk.start + skip, chunk.stop)]
+                yield Batch(paths, unit_images(embedding, self.device), {r: w for r, w in reasons.items() if r >= 0})
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings [T, D] of texts, as the model gives them."""
-        clip = self.clip
-        return self._as_the_cache(lambda: clip.encode_text(texts))
-
-    def _as_the_cache(self, compute: Callable[[], T]) -> T:
-        """What is computed, with as many threads as the cache was, so that an image has the bits that it has there."""
         with computing_with(self.known.get(THREADS)):
-            return compute()
+            return self.clip.encode_text(texts)
 
     def _load(self) -> FrozenClip:
         from mma.pipeline.embedding.clip import LOCAL, load_clip

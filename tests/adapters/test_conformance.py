@@ -49,6 +49,7 @@ CASES = [  # an adapter, and options in place of its defaults where those take a
     "lp++ form=released",
     "ss-text form=ss-text",
 ]
+QUICK = set(adapters()) - {"kron-ridge", "rada-ttt"}  # every adapter with its defaults, but for those that take seconds
 OURS = {name for name, kind in adapters().items() if kind.__module__.startswith("mma.adapters.")}
 
 # The options that switch a method off: its logits are then zero-shot CLIP's to the bit.
@@ -89,7 +90,7 @@ BROKEN = {"lp++ form=released": {"permuting the classes permutes the logits"}}
 OTHER = {"queries": "image+text"}  # legal values of options whose type does not tell one
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
 def test_an_adapter_keeps_every_promise(case: str) -> None:
     name, *typed = case.split()
     kind = adapter_class(name)

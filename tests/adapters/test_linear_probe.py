@@ -12,6 +12,7 @@ from mma.adapters.linear_probe import LinearProbe
 from .toy import toy
 
 
+@pytest.mark.slow
 def test_trained_to_the_end_it_is_logistic_regression() -> None:
     data = toy(classes=3, shots=8, dim=8, dtype=torch.float64)
     support = replace(data.support, logit_scale=1.0)

@@ -129,7 +129,7 @@ def test_projections_move_with_the_mask_and_the_biases_do_not() -> None:
 @pytest.mark.parametrize("adapter", [ProLIP(), RAdaProjections()])
 def test_embeddings_alone_are_refused_with_the_command_that_makes_more(adapter: Adapter) -> None:
     support = replace(toy().support, projections=None)
-    with pytest.raises(AdapterError, match="mma embed --features penultimate"):
+    with pytest.raises(AdapterError, match="fit it on a cache that has such features"):
         fit(adapter, support, replace(adapter.recipe, epochs=1), seed=0)
 
 

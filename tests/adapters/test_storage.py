@@ -48,6 +48,7 @@ def test_what_is_saved_is_safetensors_and_says_what_it_is() -> None:
     assert set(safetensors.torch.load(data)) == {"image_bottleneck.0.weight", "image_bottleneck.2.weight"}
 
 
+@pytest.mark.slow
 def test_equal_adapters_are_equal_bytes() -> None:
     assert saved(ClipAdapter()) == saved(ClipAdapter())
 

@@ -74,6 +74,7 @@ DAMAGES: list[Damage] = [
     delete,
     replace_by_another_caches,
 ]
+SAMPLE = (flip_a_bit,)  # what the quick loop tries
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,11 @@ def damaged_copies(source: Path, other: Path, damage: Damage, at: Path) -> list[
     return made
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param(damage, marks=pytest.mark.slow if damage not in SAMPLE else ()) for damage in DAMAGES],
+    ids=lambda damage: damage.__name__,
+)
 def test_any_damage_to_any_file_is_named_never_read_and_healed(
     damage: Damage, whole: dict[str, Path], other: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -279,6 +284,7 @@ def test_files_that_no_unit_has_are_told_and_left_alone(whole: dict[str, Path], 
     assert (path / "README.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["repair.restore", "journal.append", "root.publish", "chunk.write", "journal.compact"]
 )

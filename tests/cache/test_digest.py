@@ -40,6 +40,7 @@ def made(
     return open_cache(path, partial=True)
 
 
+@pytest.mark.slow
 def test_caches_of_one_fingerprint_and_other_bytes_have_other_digests(tmp_path: Path) -> None:
     rows = manifest(ABOUT)
     turned = {split: replace(of, labels=of.labels[::-1]) for split, of in rows.items()}

@@ -128,6 +128,7 @@ def test_what_cannot_be_exported_is_refused(whole: dict[str, Path], tmp_path: Pa
         export_cache(tmp_path / "half.zarr", tmp_path / "b.npz")
 
 
+@pytest.mark.slow
 def test_parquet_without_pyarrow_says_how_to_get_it(whole: dict[str, Path], tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['pyarrow'] = None\n"  # as Python marks a module that is not there

@@ -35,6 +35,7 @@ def test_an_array_whose_header_claims_more_than_there_is_is_refused(tmp_path: Pa
         read_npz(tmp_path / "a.npz")
 
 
+@pytest.mark.slow
 def test_a_parquet_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path: Path) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     text = "x" * 100_000

@@ -55,6 +55,7 @@ def test_a_kill_at_every_point_leaves_a_cache_that_continues_to_the_same_bytes(
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["text.write", "text.sync", "journal.append", "journal.copy", "root.publish"])
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_a_kill_while_text_is_added_leaves_the_finished_cache_readable(
@@ -120,6 +121,7 @@ def test_a_kill_in_the_middle_of_the_chunks_keeps_those_that_were_done(
     assert snapshot(path) == expected[LAYOUT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "wide"])
 def test_random_kills_one_after_another_end_in_the_same_bytes(
     layout: str, server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
@@ -141,6 +143,7 @@ def test_random_kills_one_after_another_end_in_the_same_bytes(
     pytest.fail(f"only {kills} kills hit")
 
 
+@pytest.mark.slow
 def test_a_torn_last_line_of_the_journal_is_cut_at_every_length(
     server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

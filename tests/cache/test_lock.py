@@ -34,6 +34,7 @@ def test_a_second_writer_refuses_and_names_the_first(tmp_path: Path) -> None:
     write(path, "even")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_right_cache(
     server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -125,14 +127,14 @@ class CacheMachine(RuleBasedStateMachine):
         if not hasattr(self, "path") or not self.path.exists():
             return
         try:
-            cache = open_cache(self.path, partial=True)
-            splits = {split: cache.split(split) for split in cache.header.rows}
+            found = open_cache(self.path, partial=True)
+            splits = {split: found.split(split) for split in found.header.rows}
         except CacheError:
             assert self.damaged
             return
         about = header(LAYOUTS[LAYOUT])
         for chunk in about.chunks():
-            if chunk.unit in cache.journal:
+            if chunk.unit in found.journal:
                 values, failures = embed(about, chunk)
                 for row, *_ in failures:
                     values[row - chunk.start] = np.nan
@@ -152,6 +154,7 @@ class CacheMachine(RuleBasedStateMachine):
             killpoint.arm("", die)
 
 
+@cache
 def reference() -> dict[str, str]:
     """The files of a cache to which nothing happened."""
     with tempfile.TemporaryDirectory() as folder:
@@ -163,4 +166,4 @@ def reference() -> dict[str, str]:
 
 
 CacheMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
-test_any_history_ends_in_the_same_bytes = CacheMachine.TestCase
+test_any_history_ends_in_the_same_bytes = pytest.mark.slow(CacheMachine.TestCase)

@@ -57,6 +57,7 @@ def test_features_and_projections_are_read_as_they_were_written(whole: dict[str,
     np.testing.assert_allclose(texts, cache.text("default").embedding, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["text.write:after", "journal.append:after", "chunk.write:after", "chunk.sync:after"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_kill_anywhere_continues_to_the_same_bytes(
@@ -70,6 +71,7 @@ def test_a_kill_anywhere_continues_to_the_same_bytes(
     assert snapshot(path) == expected[LAYOUT]
 
 
+@pytest.mark.slow
 def test_any_damaged_file_is_named_and_healed(
     whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -133,7 +135,7 @@ def test_the_version_is_raised_only_where_there_are_such_features(whole: dict[st
 
 
 def test_a_cache_without_them_says_how_to_get_them(whole: dict[str, Path]) -> None:
-    with pytest.raises(CacheError, match="mma embed --features penultimate"):
+    with pytest.raises(CacheError, match="no features before the projection: make a cache with them"):
         open_cache(whole["small"]).penultimate("train")
 
 

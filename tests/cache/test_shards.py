@@ -49,6 +49,7 @@ def test_shards_in_any_order_give_the_bytes_of_one_run(
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", SHARD_POINTS)
 def test_a_shard_killed_at_any_point_continues_to_the_same_bytes(
     point: str, server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
@@ -63,6 +64,7 @@ def test_a_shard_killed_at_any_point_continues_to_the_same_bytes(
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.zarr"]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_right_cache(expected: dict[str, dict[str, str]], tmp_path: Path) -> None:
     path, servers = tmp_path / "rows.zarr", [Server() for _ in TWO]
     try:

@@ -65,6 +65,7 @@ def bytes_of(path: Path, names: dict[str, str]) -> dict[str, str]:
     return {name: found for name, found in snapshot(path).items() if name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: strange.__name__)
 def test_what_is_no_regular_file_is_named_and_mended_from_a_copy(
     strange: Callable[[Path], None], whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
@@ -140,6 +141,7 @@ def lines_nobody_wrote(journal: bytes) -> list[bytes]:
     ]
 
 
+@pytest.mark.slow
 def test_valid_lines_behind_the_journals_end_are_a_fault_to_verify_as_to_repair(
     whole: dict[str, Path], expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from ...conftest import COMMAND, Run
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
+@pytest.mark.slow
 def test_fit_prints_the_folder_of_every_adapter(mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
     done = mma_here("fit", "--cache", small_cache, "--adapter", "gda,linear-probe", "--shots", 2, cwd=tmp_path)
     folders = dict(re.findall(r"^ +(\S+) +(runs/\S+) *$", done.stderr, re.MULTILINE))
@@ -80,6 +81,7 @@ def test_options_without_a_value_are_refused_before_anything_is_opened(mma_here:
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_names_what_could_not_be_written(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:

@@ -105,6 +105,7 @@ def test_repair_computes_again_what_is_damaged_and_nothing_else(
     assert (path / "image/train/embedding/c/0/0/0").stat().st_mtime_ns == untouched
 
 
+@pytest.mark.slow
 def test_repair_asks_for_the_data_set_where_it_is_no_longer_there(
     embed: Embed, photo_folder: Path, tmp_path: Path, cache_command: Words
 ) -> None:
@@ -121,6 +122,7 @@ def test_repair_asks_for_the_data_set_where_it_is_no_longer_there(
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_repair_with_other_images_or_another_model_is_refused(
     embed: Embed, photo_folder: Path, other_clip: str, cache_command: Words
 ) -> None:
@@ -133,6 +135,7 @@ def test_repair_with_other_images_or_another_model_is_refused(
         cache_command("repair", path)
 
 
+@pytest.mark.slow
 def test_repair_of_text_needs_no_images(embed: Embed, photo_folder: Path, tmp_path: Path, cache_command: Words) -> None:
     path, _ = embed(prompts="photo,photo-typo10")
     before = snapshot(path)
@@ -142,6 +145,7 @@ def test_repair_of_text_needs_no_images(embed: Embed, photo_folder: Path, tmp_pa
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_values_that_come_out_otherwise_than_before_are_announced(embed: Embed) -> None:
     path, _ = embed()
     (path / "image/test/embedding/c/0/0/0").unlink()
@@ -160,6 +164,7 @@ def test_values_that_come_out_otherwise_than_before_are_announced(embed: Embed) 
     assert verify(path).faults == []
 
 
+@pytest.mark.slow
 def test_repair_tells_changed_images_from_changed_arithmetic_where_their_hashes_are_damaged(
     embed: Embed, photo_folder: Path
 ) -> None:
@@ -175,6 +180,7 @@ def test_repair_tells_changed_images_from_changed_arithmetic_where_their_hashes_
     assert verify(path).faults == []
 
 
+@pytest.mark.slow
 def test_repair_tries_missing_rows_again(embed: Embed, photo_folder: Path, listed: Path, cache_command: Words) -> None:
     whole, _ = embed(dataset=str(listed), cache=photo_folder.parent / "whole.zarr")
     image, away = photo_folder / "cat/3.jpg", photo_folder / "cat/3.was"
@@ -307,6 +313,7 @@ def test_a_tip_adapter_cache_becomes_train_val_and_test(cache_command: Words, tm
     assert cache.prompts == ()
 
 
+@pytest.mark.slow
 def test_texts_are_added_to_an_imported_cache_by_naming_the_model(
     cache_command: Words, embed: Embed, small_clip: str, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def test_help_loads_no_torch_and_no_zarr() -> None:
     assert "embed" in done.stdout
 
 
+@pytest.mark.slow
 def test_stage_two_loads_no_model_and_no_image_library(small_cache: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"
@@ -50,8 +51,8 @@ def test_fit_prints_its_table_to_stdout_and_all_else_to_stderr(mma: Run, small_c
     assert "3 of 3 seeds are in" in again.stderr
 
 
-def test_fit_json_is_json(mma: Run, small_cache: Path, tmp_path: Path) -> None:
-    done = mma("fit", "--cache", small_cache, "--shots", 4, "--lam", 0.5, "--mask=pair", "--json", cwd=tmp_path)
+def test_fit_json_is_json(mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
+    done = mma_here("fit", "--cache", small_cache, "--shots", 4, "--lam", 0.5, "--mask=pair", "--json", cwd=tmp_path)
     rows = json.loads(done.stdout)["rows"]
     assert [row["adapter"] for row in rows] == ["zero-shot", "mma"]
     assert rows[1]["options"]["lam"] == 0.5
@@ -59,9 +60,9 @@ def test_fit_json_is_json(mma: Run, small_cache: Path, tmp_path: Path) -> None:
     assert len(rows[1]["H"]["seeds"]) == 3
 
 
-def test_an_oracle_is_stamped_on_the_table(mma: Run, small_cache: Path, tmp_path: Path) -> None:
+def test_an_oracle_is_stamped_on_the_table(mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
     words = ("fit", "--cache", small_cache, "--shots", 4, "--seeds", 1, "--select", "oracle", "--epochs", 2)
-    done = mma(*words, cwd=tmp_path)
+    done = mma_here(*words, cwd=tmp_path)
     assert "ORACLE" in done.stdout
     assert "selected on TEST" in done.stdout
 
@@ -71,12 +72,12 @@ def test_the_version_is_the_packages() -> None:
     assert done.stdout == f"mma {version('mma')}\n"
 
 
-def test_a_results_file_that_is_damaged_is_one_line(mma: Run, small_cache: Path, tmp_path: Path) -> None:
+def test_a_results_file_that_is_damaged_is_one_line(mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
     words = ("fit", "--cache", small_cache, "--adapter", "zero-shot")
-    assert mma(*words, cwd=tmp_path).returncode == 0
+    assert mma_here(*words, cwd=tmp_path).returncode == 0
     file = tmp_path / "runs" / "results.sqlite"
     file.write_bytes(file.read_bytes()[:4096] + b"?" * (file.stat().st_size - 4096))
-    done = mma(*words, cwd=tmp_path)
+    done = mma_here(*words, cwd=tmp_path)
     assert done.returncode != 0
     assert "a defect" not in done.stderr
     assert "--out" in done.stderr or "results file" in done.stderr

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from .fuzz import BASE, VALUES, lines, run_lines, short
 
 SAMPLE = 60
 
 
+@pytest.mark.slow
 def test_lines_that_nobody_means_are_told_so() -> None:
     every = list(lines())
     assert {line[:2] if line[:2] in BASE else line[:1] for line in every} == set(BASE)

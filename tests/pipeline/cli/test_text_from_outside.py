@@ -54,6 +54,7 @@ def odd_cache(tmp_path: Path, mma_here: Run) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_caches_grids_and_results(odd_cache: str, mma_here: Run, tmp_path: Path) -> None:
     def run(*words: object) -> str:
         done = mma_here(*words, cwd=tmp_path)
@@ -78,6 +79,7 @@ def test_caches_grids_and_results(odd_cache: str, mma_here: Run, tmp_path: Path)
     assert "[/bold]" not in report  # how it marks the best is no text
 
 
+@pytest.mark.slow
 def test_models_their_answers_and_audits(odd_cache: str, mma_here: Run, tmp_path: Path) -> None:
     def run(*words: object) -> str:
         done = mma_here(*words, cwd=tmp_path)
@@ -111,6 +113,7 @@ def test_tables_of_a_suite(odd_cache: str, mma_here: Run, tmp_path: Path) -> Non
     assert "[b]page.md" in done.stderr
 
 
+@pytest.mark.slow
 def test_images_templates_and_their_cache(images: Path, small_clip: str, mma_here: Run, tmp_path: Path) -> None:
     words = ("embed", "--dataset", images, "--model", small_clip, "--cache", "[bold]c.zarr", "--workers", 1)
     done = mma_here(*words, "--templates", "[/b] a {} [bold]", "--prompts", "odd", cwd=tmp_path)

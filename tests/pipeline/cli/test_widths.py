@@ -33,6 +33,12 @@ published.shapes = { base = 12.34, new = 23.45, H = 34.56 }
 WIDTHS = (60, 80, 120)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder for all widths: what was fitted for one is shown on the others."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture(params=WIDTHS)
 def say(request: pytest.FixtureRequest, mma_here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
     """A command's table as a terminal of so many columns shows it; no line of a table is longer."""
@@ -57,10 +63,20 @@ def test_names_of_data_sets_and_adapters_can_be_typed(say: Say) -> None:
     assert "cross|pair|bias|none|within" in say("adapters", "mma")
 
 
-def test_findings_of_runs_are_whole(say: Say, mma_here: Run, small_cache: Path, tmp_path: Path) -> None:
-    grid = ("ablate", "--cache", small_cache, "--out", "runs", "adapter=gda,tip-adapter", "alpha=0.123456", "seed=0,1")
+@pytest.mark.slow
+def test_findings_of_runs_are_whole(say: Say, mma_here: Run, small_cache: Path, runs: Path, tmp_path: Path) -> None:
+    grid = (
+        "ablate",
+        "--cache",
+        small_cache,
+        "--out",
+        runs / "findings",
+        "adapter=gda,tip-adapter",
+        "alpha=0.123456",
+        "seed=0,1",
+    )
     assert mma_here(*grid, "shots=1,2", cwd=tmp_path).returncode == 0
-    shown = " ".join(say("report", "runs", "--csv", "all.csv").split())
+    shown = " ".join(say("report", runs / "findings", "--csv", "all.csv").split())
     with (tmp_path / "all.csv").open(newline="") as file:
         records = list(csv.DictReader(file))
     assert len(records) == 15
@@ -79,6 +95,7 @@ def test_findings_of_an_audit_are_whole(say: Say, small_cache: Path, tmp_path: P
         assert finding["path"] in words or finding["kind"] == "texts"
 
 
+@pytest.mark.slow
 def test_rows_of_a_suite_have_their_data_set_and_method(say: Say, small_cache: Path, tmp_path: Path) -> None:
     shutil.copytree(small_cache, tmp_path / "caches/shapes.zarr")
     (tmp_path / "suite.toml").write_text(SUITE)
@@ -101,8 +118,9 @@ def test_what_is_in_a_cache_is_whole(say: Say, small_cache: Path) -> None:
     assert "train70,val28,test70" in words
 
 
-def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, small_cache: Path) -> None:
+def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, small_cache: Path, runs: Path) -> None:
     words = ("fit", "--cache", small_cache, "--adapter", "linear-probe,gda", "--shots", 2, "--alpha", "0.123456")
+    words = (*words, "--out", runs / "fit")
     shown = say(*words)
     for row in json.loads(mma_here(*words, "--json").stdout)["rows"]:
         for metric in ("base", "new", "H"):
@@ -112,8 +130,18 @@ def test_rows_of_a_fit_have_their_names_and_intervals(say: Say, mma_here: Run, s
     assert "gda alpha=0.123456" in shown
 
 
-def test_rows_of_a_grid_have_their_factors(say: Say, small_cache: Path) -> None:
-    grid = ("ablate", "--cache", small_cache, "adapter=gda,tip-adapter", "alpha=0.123456,0.234567", "seed=0,1")
+@pytest.mark.slow
+def test_rows_of_a_grid_have_their_factors(say: Say, small_cache: Path, runs: Path) -> None:
+    grid = (
+        "ablate",
+        "--cache",
+        small_cache,
+        "--out",
+        runs / "grid",
+        "adapter=gda,tip-adapter",
+        "alpha=0.123456,0.234567",
+        "seed=0,1",
+    )
     shown = say(*grid, "shots=1,2", "label_noise=0,0.25", "--pivot", "alpha,shots", "--over", "label_noise")
     for value in ("0.123456", "0.234567", "0.25", "tip-adapter", "zero-shot", "label_noise", "difference"):
         assert value in shown

@@ -29,6 +29,7 @@ def test_every_data_set_is_listed_with_counts_licence_and_source(mma_here: Run) 
     assert all(name in table.stdout for name in rows)
 
 
+@pytest.mark.slow
 def test_a_small_copy_lacks_images_and_nothing_else(name: str, layout: str, tree: Tree) -> None:
     report = check_published(entries()[name], tree(name, layout)[0])
     assert len(report.missing) == 1

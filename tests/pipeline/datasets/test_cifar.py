@@ -63,6 +63,7 @@ def test_batches_are_read_in_order_with_clean_names(name: str, tmp_path: Path, m
     assert any("counts differ" in note for note in dataset.notes)
 
 
+@pytest.mark.slow
 def test_batches_become_a_cache_and_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_batches(tmp_path, "cifar10", monkeypatch)
     quiet = Console(file=io.StringIO())

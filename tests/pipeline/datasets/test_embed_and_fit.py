@@ -64,6 +64,7 @@ def test_a_published_data_set_becomes_a_cache_and_a_table(name: str, layout: str
         fit_once(path, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_folder_of_photos_needs_no_flags_but_a_model(tmp_path: Path, mma_here: Run) -> None:
     write_photos(tmp_path / "photos")
     assert mma_here("embed", "--dataset", "./photos", "--model", "tiny", cwd=tmp_path).returncode == 0
@@ -72,6 +73,7 @@ def test_a_folder_of_photos_needs_no_flags_but_a_model(tmp_path: Path, mma_here:
     assert "few-shot" in shown.stdout  # of three classes none can be left out as new ones
 
 
+@pytest.mark.slow
 def test_manifest_and_shards_of_the_same_photos_give_the_same_embeddings(tmp_path: Path) -> None:
     write_photos(tmp_path)
     files = sorted(tmp_path.rglob("*.jpg"))
@@ -95,6 +97,7 @@ def test_manifest_and_shards_of_the_same_photos_give_the_same_embeddings(tmp_pat
     fit_once(tmp_path / "photos.tar.zarr", tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_several_prompt_sets_lie_in_one_cache_and_more_can_be_added(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos")
     sentences = {

@@ -297,6 +297,7 @@ def test_many_images_in_many_folders_are_all_listed(tmp_path: Path) -> None:
     assert sum(len(split.labels) for split in dataset.splits.values()) == 10_000
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_read_in_bounded_memory(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/0000000.jpg").write_bytes(JPEG)

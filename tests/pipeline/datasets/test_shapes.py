@@ -41,6 +41,7 @@ def test_another_seed_gives_other_images_of_the_same_classes() -> None:
     np.testing.assert_array_equal(one.labels, two.labels)
 
 
+@pytest.mark.slow
 def test_no_image_occurs_twice_within_or_across_splits() -> None:
     splits = [split_of(name) for name in ("train", "val", "test")]
     seen = Counter(digest(split, row) for split in splits for row in range(len(split.paths)))

@@ -60,6 +60,7 @@ def stopped_after(chunks: int, embed: Embed, **changes: Any) -> None:
             embed(**changes)
 
 
+@pytest.mark.slow
 def test_every_row_has_the_hash_of_its_bytes(embed: Embed, photo_folder: Path) -> None:
     (photo_folder / "cat/5.jpg").write_bytes(b"hello")
     cache = open_cache(embed()[0])
@@ -82,12 +83,14 @@ def test_the_seed_of_drawn_images_is_another_fingerprint() -> None:
     assert zero == again != one
 
 
+@pytest.mark.slow
 def test_another_bound_on_pixels_is_another_fingerprint(embed: Embed) -> None:
     embed()
     with pytest.raises(CacheError, match="max_pixels"):
         embed(max_pixels=1000)
 
 
+@pytest.mark.slow
 def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embed: Embed, photo_folder: Path) -> None:
     path, _ = embed()
     before = snapshot(path)
@@ -100,6 +103,7 @@ def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embe
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_update_embeds_what_has_changed_and_ends_as_a_new_cache_would(
     embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +118,7 @@ def test_update_embeds_what_has_changed_and_ends_as_a_new_cache_would(
     assert "nothing to do" in embed(dataset=str(listed))[1]
 
 
+@pytest.mark.slow
 def test_an_update_that_is_interrupted_goes_on(embed: Embed, photo_folder: Path, tmp_path: Path) -> None:
     path, _ = embed()
     for name in ("big_dog", "bird", "cat"):
@@ -124,6 +129,7 @@ def test_an_update_that_is_interrupted_goes_on(embed: Embed, photo_folder: Path,
     assert snapshot(path) == snapshot(embed(cache=tmp_path / "new.zarr")[0])
 
 
+@pytest.mark.slow
 def test_an_image_changed_between_a_kill_and_its_resume_is_named(
     embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +143,7 @@ def test_an_image_changed_between_a_kill_and_its_resume_is_named(
     assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_not_read_again(
     embed: Embed, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +166,7 @@ def test_what_has_not_changed_is_not_read_again(
     assert len(reads) == 61
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [b"", b"\0" * 5000, b'{"unit": []}\n', b'{"unit": "", "content": "", "stamps": "A"}\n']
 )
@@ -174,6 +182,7 @@ def test_a_damaged_note_of_what_was_seen_costs_time_and_nothing_else(
         embed()
 
 
+@pytest.mark.slow
 def test_what_was_seen_of_another_cache_does_not_count(embed: Embed, photo_folder: Path, tmp_path: Path) -> None:
     embed(cache=tmp_path / "old.zarr")
     for name in ("big_dog", "bird", "cat"):
@@ -199,6 +208,7 @@ def test_a_link_in_place_of_the_note_is_not_written_through(embed: Embed, tmp_pa
 # What is missing, and what vanishes
 
 
+@pytest.mark.slow
 def test_a_missing_image_is_told_and_tried_again_by_the_next_run(
     embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
@@ -214,6 +224,7 @@ def test_a_missing_image_is_told_and_tried_again_by_the_next_run(
     assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
 
 
+@pytest.mark.slow
 def test_images_that_are_deleted_after_the_run_keep_their_embedding(
     embed: Embed, photo_folder: Path, listed: Path
 ) -> None:
@@ -260,6 +271,7 @@ def vanish_at(index: int, split: str, act: Callable[[], object], patch: pytest.M
     patch.setattr(CacheWriter, "write", write)
 
 
+@pytest.mark.slow
 def test_a_split_that_is_emptied_during_the_run_becomes_no_missing_rows(
     embed: Embed, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -286,6 +298,7 @@ def test_a_split_that_is_emptied_during_the_run_becomes_no_missing_rows(
     assert snapshot(path) == snapshot(embed(dataset=str(home), cache=tmp_path / "new.zarr")[0])
 
 
+@pytest.mark.slow
 def test_shards_that_go_away_during_the_run_become_no_missing_rows(embed: Embed, tmp_path: Path) -> None:
     from ..datasets.test_own_data import samples, write_tar
 
@@ -321,6 +334,7 @@ def test_a_single_file_that_is_deleted_during_the_run_is_one_missing_row(
 # Links
 
 
+@pytest.mark.slow
 def test_images_that_are_links_are_read_where_they_lead_only_on_request(
     embed: Embed, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_clip: str
 ) -> None:

@@ -34,6 +34,7 @@ def test_a_crash_loses_half_a_minute_of_work_or_one_batch(seconds: float, rows: 
     assert rows_in_chunk(64, {"train": 1}, seconds) == rows
 
 
+@pytest.mark.slow
 def test_a_slow_model_has_small_chunks_and_an_interrupted_run_keeps_them(
     embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

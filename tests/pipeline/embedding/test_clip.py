@@ -86,6 +86,7 @@ def test_a_local_folder_has_the_activation_of_its_configuration(small_clip: str,
     assert activations(load_clip(small_clip, "").model) == {"GELU"}
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused_in_one_line(small_clip: str, tmp_path: Path) -> None:
     save_file({"logit_scale": torch.zeros(())}, tmp_path / "short.safetensors")
     (tmp_path / "text.pt").write_text("no weights")
@@ -95,6 +96,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(small_clip: str, tmp_pa
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_would_run_code_runs_none(tmp_path: Path) -> None:
     import pickle
 

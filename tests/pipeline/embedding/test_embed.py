@@ -82,6 +82,7 @@ def test_a_folder_with_splits_keeps_them(embed: Embed, photo_folder: Path, tmp_p
     assert cache.split("val").path[0] == "valid/big_dog/6.jpg"
 
 
+@pytest.mark.slow
 def test_text_embeddings_are_those_of_the_filled_templates(embed: Embed, small_clip: str) -> None:
     path, _ = embed(templates=("a photo of a {}.", "{} up close"), prompts="mine")
     text = open_cache(path).text("mine")
@@ -142,6 +143,7 @@ def test_an_interrupted_run_continues_and_ends_in_the_same_bytes(embed: Embed, t
     assert "nothing to do" in embed()[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_batches_of_the_first(embed: Embed, tmp_path: Path) -> None:
     whole, _ = embed(cache=tmp_path / "whole.zarr")
     with pytest.MonkeyPatch.context() as patch:
@@ -168,6 +170,7 @@ def test_a_command_killed_twice_continues_to_the_same_bytes(
     assert snapshot(path) == snapshot(whole)
 
 
+@pytest.mark.slow
 def test_a_second_command_at_once_refuses_and_names_the_first(
     mma: Run, small_clip: str, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_second_command_at_once_refuses_and_names_the_first(
     assert not (tmp_path / "photos.zarr").exists()
 
 
+@pytest.mark.slow
 def test_another_fingerprint_is_refused_with_what_differs(embed: Embed, other_clip: str) -> None:
     embed()
     with pytest.raises(CacheError) as refused:
@@ -197,6 +201,7 @@ def test_another_fingerprint_is_refused_with_what_differs(embed: Embed, other_cl
         embed(dtype="float32")
 
 
+@pytest.mark.slow
 def test_bad_images_keep_their_row_and_are_listed(
     embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +230,7 @@ def test_bad_images_keep_their_row_and_are_listed(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "ends"), [("2", True), ("3", False), ("9%", True), ("10%", False), ("0", True)])
 def test_too_many_failures_end_the_run_and_what_is_done_is_kept(
     most: str, ends: bool, embed: Embed, photo_folder: Path, tmp_path: Path
@@ -321,6 +327,7 @@ def test_what_a_view_raises_is_its_rows_failure_and_a_lack_of_memory_is_not(clip
         encoded(raising(MemoryError()), Photo(OSError()))
 
 
+@pytest.mark.slow
 def test_a_small_bound_on_pixels_bounds_images_and_not_the_models_own_pictures(
     embed: Embed, small_clip: str, tmp_path: Path
 ) -> None:
@@ -336,6 +343,7 @@ def test_a_small_bound_on_pixels_bounds_images_and_not_the_models_own_pictures(
         embed(max_pixels=side * side, cache=tmp_path / "photos.zarr2")
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_lost_during_the_run_stops_it_in_one_line(
     embed: Embed, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -380,6 +388,7 @@ def test_a_limit_above_the_rows_changes_none() -> None:
     assert limited.labels.tolist() == [0, 0, 1]
 
 
+@pytest.mark.slow
 def test_prompt_sets_are_added_to_a_finished_cache_without_the_images(
     embed: Embed, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -400,6 +409,7 @@ def test_prompt_sets_are_added_to_a_finished_cache_without_the_images(
     assert verify(path).faults == []
 
 
+@pytest.mark.slow
 def test_text_only_gives_the_bytes_that_the_whole_command_gives(embed: Embed, tmp_path: Path) -> None:
     path, _ = embed()
     embed(text_only=True, prompts="b", templates=("the {}",))
@@ -408,6 +418,7 @@ def test_text_only_gives_the_bytes_that_the_whole_command_gives(embed: Embed, tm
     assert snapshot(path) == snapshot(other)
 
 
+@pytest.mark.slow
 def test_text_by_another_model_is_refused(embed: Embed, other_clip: str) -> None:
     path, _ = embed()
     before = snapshot(path)
@@ -416,6 +427,7 @@ def test_text_by_another_model_is_refused(embed: Embed, other_clip: str) -> None
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_a_prompt_set_of_other_templates_needs_another_name(embed: Embed) -> None:
     embed()
     for text_only in (False, True):
@@ -508,6 +520,7 @@ def small_disk(tmp_path: Path) -> None:
         pytest.skip("a user may not mount a disk here")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_disk")
 def test_a_disk_without_space_is_refused_before_work(small_clip: str, photo_folder: Path, tmp_path: Path) -> None:
     mma = Path(sys.executable).with_name("mma")
@@ -521,6 +534,7 @@ def test_a_disk_without_space_is_refused_before_work(small_clip: str, photo_fold
     assert ran.stderr.count("mma:") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_disk")
 def test_a_disk_that_fills_up_stops_the_run_in_one_line_and_loses_nothing(
     embed: Embed, small_clip: str, photo_folder: Path, tmp_path: Path
@@ -561,6 +575,7 @@ def test_decoded_pixels_reach_the_model_as_its_own_transform_makes_them(small_cl
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_hostile_files_is_embedded_to_the_end(embed: Embed, photo_folder: Path) -> None:
     from .test_images import BROKEN, LONG, READ, READ_TRANSPARENT, TOO_LARGE
 

@@ -81,6 +81,7 @@ def embedded(folder: Path, name: str, **settings: object) -> Cache:
     return open_cache(embed(given, Console(file=io.StringIO())))
 
 
+@pytest.mark.slow
 def test_noisy_views_come_after_the_clean_one_in_the_splits_that_are_named(tmp_path: Path) -> None:
     clean = embedded(tmp_path, "clean")
     noisy = embedded(tmp_path, "noisy", image_noise="gaussian0.2,jpeg5", views=2)
@@ -99,6 +100,7 @@ def test_noisy_views_come_after_the_clean_one_in_the_splits_that_are_named(tmp_p
     assert np.abs(test[:, 1] - test[:, 2]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_other_noise_is_another_cache_and_wrong_words_are_refused(tmp_path: Path) -> None:
     embedded(tmp_path, "one", image_noise="jpeg5")
     with pytest.raises(CacheError, match="image_noise"):

@@ -305,6 +305,7 @@ LONG = {  # width, height: a few kilobytes that would be gigabytes at a model's 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_pixels_are_counted_after_scaling_too(name: str) -> None:
     with pytest.raises(BadImage, match=r"when its short side is 224; at most 89,478,485 are made") as bad:
@@ -369,6 +370,7 @@ HUNGRY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", HUNGRY)
 def test_decoding_stays_below_the_stated_memory(name: str) -> None:
@@ -488,6 +490,7 @@ def test_a_file_that_is_gone_is_missing_and_a_folder_that_is_gone_ends_the_run(f
         read(files, "cat/good.png")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_all_the_hostile_files_together_take_little_memory_and_time(tmp_path: Path) -> None:
     made = {**READ, **READ_TRANSPARENT, **BROKEN, **TOO_LARGE}

@@ -32,6 +32,7 @@ def files(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_features_are_stored_beside_the_same_embeddings_as_without(embed: Embed, tmp_path: Path) -> None:
     both = open_cache(embed(features="penultimate", cache=tmp_path / "both.zarr", views=2)[0])
     plain = open_cache(embed(cache=tmp_path / "plain.zarr", views=2)[0])
@@ -44,6 +45,7 @@ def test_features_are_stored_beside_the_same_embeddings_as_without(embed: Embed,
         embed(cache=tmp_path / "both.zarr", views=2)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_and_a_repair_end_in_the_same_bytes(
     embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +65,7 @@ def test_an_interrupted_run_and_a_repair_end_in_the_same_bytes(
     assert files(path) == expected
 
 
+@pytest.mark.slow
 def test_texts_that_are_added_later_have_their_features_too(embed: Embed) -> None:
     path, _ = embed(features="penultimate")
     embed(text_only=True, prompts="simple", dataset=None, model=None)
@@ -82,6 +85,7 @@ def test_a_class_s_texts_are_reduced_so_that_their_projection_points_where_its_e
     np.testing.assert_allclose(unit(found).numpy(), reduce_prompts(text, how), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["prolip", "rada-projections"])
 def test_adapters_of_features_are_fitted_on_them_and_refused_without(
     adapter: str, embed: Embed, tmp_path: Path

@@ -42,6 +42,7 @@ def given_splits(photo_folder: Path) -> None:
         folder.rmdir()
 
 
+@pytest.mark.slow
 def test_four_shards_in_any_order_two_of_them_killed_give_the_bytes_of_one_run(
     embed: Embed, small_clip: str, photo_folder: Path, mma: Run, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_shards_of_another_model_are_refused(embed: Embed, other_clip: str) -> N
         embed(shard="2/2", model=other_clip)
 
 
+@pytest.mark.slow
 def test_a_shard_counts_its_own_failures(embed: Embed, photo_folder: Path, tmp_path: Path) -> None:
     for file in sorted(photo_folder.rglob("*.jpg"))[:12]:
         file.write_bytes(b"")
@@ -93,6 +95,7 @@ def test_a_shard_counts_its_own_failures(embed: Embed, photo_folder: Path, tmp_p
         embed(cache=tmp_path / "other.zarr", max_failures="3", shard="1/2")
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_since_its_shard_was_done_is_named(embed: Embed, photo_folder: Path) -> None:
     path, _ = embed(shard="1/2")
     changed = photo_folder / open_cache(path, partial=True).split("train").path[0]
@@ -147,13 +150,14 @@ def test_what_is_for_one_run_is_refused_with_a_shard(other: str, embed: Embed) -
         embed(shard="1/2", **{other: True})
 
 
+@pytest.mark.slow
 def test_merge_says_what_is_missing_and_makes_complete_what_is_not(embed: Embed, mma_here: Run, tmp_path: Path) -> None:
     path, _ = embed(shard="1/2")
     done = mma_here("cache", "merge", path)
     assert done.returncode == 2
     assert done.stderr == (
         f"mma: {path} lacks 4 of 9 chunks, the first is image/train/1: run the shards that have not ended, "
-        "or `mma embed` without --shard I/N, which does the rest\n"
+        "or one embed of the whole, which does the rest\n"
     )
     embed(shard="2/2")
     assert f"{path} is complete." in " ".join(mma_here("cache", "merge", path).stderr.split())

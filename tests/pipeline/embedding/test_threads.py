@@ -1,19 +1,25 @@
-"""A cache is continued and repaired with the threads it was begun with, whatever the machine has."""
+"""Every batch is computed with one thread, several side by side; an older cache with the threads it was begun with."""
 
 from __future__ import annotations
 
 import io
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from mma.cache import open_cache
 from mma.pipeline.caches.repair import repair_cache
+from mma.pipeline.embedding import header
 from mma.pipeline.embedding import run as stage_one
 from mma.pipeline.embedding.clip import FrozenClip
+from mma.pipeline.embedding.threads import side_by_side
 
 from ...cache.writing import snapshot
 
@@ -37,8 +43,59 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[Used]:
     torch.set_num_threads(before)
 
 
-def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used) -> None:
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches are begun with two threads, as earlier versions did on two cores."""
+    monkeypatch.setattr(header, "OF_A_BATCH", 2)
     torch.set_num_threads(2)
+
+
+def test_a_cache_has_the_same_bytes_whatever_cores_a_machine_has(embed: Embed, used: Used, tmp_path: Path) -> None:
+    found = []
+    for cores in (1, 2, 3):
+        torch.set_num_threads(cores)
+        path, _ = embed(cache=tmp_path / f"{cores}.zarr", batch_size=4)
+        found.append({file: of for file, of in snapshot(path).items() if "embedding" in file})
+        assert set(used) == {1}
+        assert torch.get_num_threads() == cores
+    assert found[0] == found[1] == found[2]
+
+
+def test_results_come_in_order_and_so_many_are_computed_at_once() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01 * (number % 3))
+        with lock:
+            running -= 1
+        return number
+
+    assert list(side_by_side(work, range(12), 3, nn.Identity())) == list(range(12))
+    assert most == 3
+
+
+def test_who_leaves_does_not_wait_for_a_pass_of_the_model() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return x
+
+    model, passes = nn.Sequential(*(Slow() for _ in range(100))), iter(range(5))
+    found = side_by_side(lambda _: model(torch.zeros(1)), passes, 2, model)
+    begun, main = time.monotonic(), threading.main_thread().ident
+    threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    assert time.monotonic() - begun < 3  # one pass takes five seconds
+    assert not any(block._forward_pre_hooks for block in model)
+
+
+@pytest.mark.slow
+def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used, two_threads: None) -> None:
     path, _ = embed()
     before = snapshot(path)
     assert open_cache(path).header.source["threads"] == 2
@@ -52,13 +109,13 @@ def test_repair_computes_with_the_threads_of_the_cache(embed: Embed, used: Used)
     assert snapshot(path) == before
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_with_the_threads_of_the_first(
-    embed: Embed, used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embed: Embed, used: Used, two_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    torch.set_num_threads(2)
     with monkeypatch.context() as patch:
         patch.setattr(stage_one, "embed_images", interrupt)
         with pytest.raises(KeyboardInterrupt):

@@ -60,6 +60,7 @@ def test_weights_are_half_precision_and_rows_of_words_never_seen_are_zero() -> N
     assert used.sum() < 100
 
 
+@pytest.mark.slow
 def test_zero_shot_on_shapes_leaves_room_on_both_sides() -> None:
     test = shapes().splits["test"]
     assert isinstance(test, DrawnSplit)
@@ -68,6 +69,7 @@ def test_zero_shot_on_shapes_leaves_room_on_both_sides() -> None:
     assert 40 < accuracy < 85
 
 
+@pytest.mark.slow
 def test_it_knows_its_own_clip_art_almost_perfectly() -> None:
     rng, labels = np.random.default_rng(99), np.arange(len(CLASSES), dtype=np.int32).repeat(4)
     assert zero_shot(TINY, [picture(*CLASSES[label], rng)[0] for label in labels], labels) > 95
@@ -82,6 +84,7 @@ def trained(out: Path, seed: int) -> dict[str, torch.Tensor]:
     return load_file(out / WEIGHTS.name)
 
 
+@pytest.mark.slow
 def test_training_writes_a_folder_that_open_clip_loads_and_the_seed_decides_it(tmp_path: Path) -> None:
     one, again, other = (trained(tmp_path / name, seed) for name, seed in (("one", 0), ("again", 0), ("other", 1)))
     assert all(torch.equal(one[key], again[key]) for key in one)

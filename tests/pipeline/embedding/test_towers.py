@@ -16,6 +16,7 @@ from mma.pipeline.embedding.towers import take_off
 from mma.pipeline.errors import UsageError
 
 
+@pytest.mark.slow
 def test_features_times_projection_is_the_embedding_of_a_whole_vision_transformer() -> None:
     name, widths = "ViT-B-32", (768, 512)
     torch.manual_seed(0)
@@ -50,6 +51,7 @@ def test_a_model_without_such_layers_is_refused_before_any_work(name: str, why: 
         check_settings(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-16", "convnext_base", "RN50"])
 def test_other_towers_with_such_layers_are_not_refused(name: str) -> None:
     with torch.device("meta"):

@@ -37,6 +37,7 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_views_are_of_train_only_and_view_0_is_the_plain_one(embed: Embed, tmp_path: Path) -> None:
     plain = open_cache(embed(cache=tmp_path / "plain.zarr")[0])
     path, said = embed(views=3)
@@ -52,6 +53,7 @@ def test_views_are_of_train_only_and_view_0_is_the_plain_one(embed: Embed, tmp_p
     assert len(np.unique(flat, axis=0)) == len(flat)
 
 
+@pytest.mark.slow
 def test_test_images_have_views_where_they_are_asked_for(embed: Embed) -> None:
     cache = open_cache(embed(views=3, view_splits="test")[0])
     assert cache.header.views == {"train": 1, "val": 1, "test": 3}
@@ -61,6 +63,7 @@ def test_test_images_have_views_where_they_are_asked_for(embed: Embed) -> None:
         embed(views=3)
 
 
+@pytest.mark.slow
 def test_test_time_adapters_get_the_views_and_ask_for_no_more_than_there_are(embed: Embed, tmp_path: Path) -> None:
     cache = str(embed(views=3, view_splits="test")[0])
     quiet = Console(quiet=True)
@@ -79,12 +82,14 @@ def test_views_of_no_split_or_of_one_that_is_not_there_are_refused(embed: Embed)
         embed(views=3, view_splits="validation")
 
 
+@pytest.mark.slow
 def test_views_are_the_same_whatever_the_order_of_work(embed: Embed, tmp_path: Path) -> None:
     one, _ = embed(cache=tmp_path / "one.zarr", views=3, workers=1)
     many, _ = embed(cache=tmp_path / "many.zarr", views=3, workers=7)
     assert snapshot(one) == snapshot(many)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_views_and_another_fingerprint(embed: Embed, tmp_path: Path) -> None:
     one = open_cache(embed(views=2)[0]).split("train").embedding
     with pytest.raises(CacheError, match=r"view_seed: 0 \(stored\), 1 \(asked for\)"):
@@ -131,6 +136,7 @@ def test_a_split_without_views_has_the_plain_one_alone() -> None:
     assert views(picture(), "test", 0).shape == (1, 3, 16, 16)
 
 
+@pytest.mark.slow
 def test_crops_are_distributed_as_torchvisions() -> None:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)

@@ -59,6 +59,7 @@ def test_classes_without_weights_are_said_to_be_scored_zero_shot(runs: dict[str,
     assert "no weights for this class" in paragraph(found, found.shown[0])
 
 
+@pytest.mark.slow
 def test_the_command_writes_arrays_without_pickle_and_pictures(
     runs: dict[str, Path], tmp_path: Path, mma_here: object
 ) -> None:

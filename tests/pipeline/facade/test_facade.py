@@ -13,6 +13,7 @@ from mma.pipeline.using.export import export
 from mma.pipeline.using.settings import ExportSettings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["embed", "fit", "ablate", "load_model"])
 def test_the_examples_of_the_library_are_what_it_does(name: str, small_cache: Path, tmp_path: Path) -> None:
     if name == "load_model":

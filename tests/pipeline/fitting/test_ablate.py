@@ -206,6 +206,7 @@ def test_a_cell_whose_worker_process_dies_is_a_failure_and_the_others_are_run(
     assert [row["adapter"] for row in outcome["rows"]] == ["zero-shot", "linear-probe"]
 
 
+@pytest.mark.slow
 def test_the_difference_is_paired_with_the_baseline_most_like_the_row(small_cache: Path, tmp_path: Path) -> None:
     ablated = ablate(settings(small_cache, tmp_path, baseline="mma lam=0.5"), QUIET)
     rows = list(ablated.rows)
@@ -230,6 +231,7 @@ def test_a_result_without_seeds_is_compared_with_every_seed_of_the_baseline(smal
     assert mean_text(differences).lstrip("+") in console.export_text()
 
 
+@pytest.mark.slow
 def test_two_caches_of_one_data_set_are_told_apart_and_never_compared(tmp_path: Path) -> None:
     paths = []
     for seed in (0, 1):
@@ -317,6 +319,7 @@ def test_tables_show_a_row_a_setting_and_the_pivot_a_cell_a_pair(small_cache: Pa
     assert "mask \\ lam" in text
 
 
+@pytest.mark.slow
 def test_exports_hold_every_cell(small_cache: Path, mma_here: Run, tmp_path: Path) -> None:
     words = ("ablate", "--cache", small_cache, "lam=0,0.5", "seed=0:2", "shots=2", "epochs=2", "--json")
     for name in ("cells.csv", "cells.jsonl", "cells.parquet"):

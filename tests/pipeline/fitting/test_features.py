@@ -56,6 +56,7 @@ def test_templates_become_one_vector_by_the_mean_of_unit_or_raw_vectors_or_by_on
         load_features(cache, reduce="2")
 
 
+@pytest.mark.slow
 def test_crops_are_views_to_train_on_and_noises_are_not(noisy_cache: Path) -> None:
     features = load_features(noisy_cache)
     train = features.images.views("train")
@@ -69,6 +70,7 @@ def test_crops_are_views_to_train_on_and_noises_are_not(noisy_cache: Path) -> No
     assert not torch.equal(noisy[1], noisy[2])
 
 
+@pytest.mark.slow
 def test_a_noise_of_the_test_images_is_an_axis_of_its_own(noisy_cache: Path, tmp_path: Path) -> None:
     def accuracy(noise: str) -> float:
         settings = FitSettings(
@@ -81,6 +83,7 @@ def test_a_noise_of_the_test_images_is_an_axis_of_its_own(noisy_cache: Path, tmp
         accuracy("jpeg9")
 
 
+@pytest.mark.slow
 def test_training_on_noise_leaves_the_clean_crops_alone(tmp_path: Path) -> None:
     path = tmp_path / "noisy.zarr"
     made = EmbedSettings(

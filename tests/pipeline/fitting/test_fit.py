@@ -85,6 +85,7 @@ def test_what_is_done_is_reused_and_only_new_seeds_are_fitted(small_cache: Path,
     assert len(fitted.rows[1].results) == 3
 
 
+@pytest.mark.slow
 def test_force_fits_again_with_the_same_result(small_cache: Path, tmp_path: Path) -> None:
     first = fit(settings(small_cache, tmp_path), QUIET)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights-*.safetensors")}
@@ -93,6 +94,7 @@ def test_force_fits_again_with_the_same_result(small_cache: Path, tmp_path: Path
     assert metrics(first) == metrics(second)
 
 
+@pytest.mark.slow
 def test_a_fit_whose_files_were_deleted_is_done_again(small_cache: Path, tmp_path: Path) -> None:
     fit(settings(small_cache, tmp_path), QUIET)
     (folder,) = tmp_path.glob("linear-probe-*")
@@ -137,6 +139,7 @@ def test_an_adapter_with_weights_for_its_classes_is_zero_shot_on_new_ones_and_sa
     assert all(r.details["new_is_zero_shot"] for r in probe.results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["val", "last"])
 def test_an_adapter_that_chooses_on_its_support_is_told_of_new_classes_and_needs_no_validation_rows(
     select: str, dtd_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,6 +159,7 @@ def test_an_adapter_that_chooses_on_its_support_is_told_of_new_classes_and_needs
     assert told == [True, False]
 
 
+@pytest.mark.slow
 def test_selection_restores_the_best_epoch_and_last_does_not_look(small_cache: Path, tmp_path: Path) -> None:
     recipe = {"epochs": 30, "patience": 3}
     val = fit(settings(small_cache, tmp_path, adapter="mma", **recipe), QUIET).rows[1].results[0]
@@ -243,6 +247,7 @@ def test_a_cache_with_only_a_test_split_is_scored_by_what_needs_no_shots(tmp_pat
         fit(replace(few_shot, adapter=("mma",)), QUIET)
 
 
+@pytest.mark.slow
 def test_an_unfinished_cache_is_refused_and_partial_takes_the_rows_that_are_there(
     small_cache: Path, tmp_path: Path
 ) -> None:

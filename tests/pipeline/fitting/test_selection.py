@@ -194,6 +194,7 @@ def run(cache: Path, out: Path, **changes: Any) -> Result:
     return fit(asked(cache, out, **changes), QUIET).rows[1].results[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adapter", "more"), [("clip-adapter", {"epochs": 12, "lr": 0.05}), ("gda", {})])
 def test_no_validation_row_test_row_or_new_class_is_looked_at(
     adapter: str, more: dict[str, Any], tmp_path: Path

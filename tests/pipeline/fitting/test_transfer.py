@@ -151,6 +151,7 @@ def other_space(folder: Path, **changes: Any) -> Path:
     return import_npz(folder / "other.npz", folder / "other.zarr", logit_scale=20.0)
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_is_refused_in_one_line(small_cache: Path, shifted: Path, tmp_path: Path) -> None:
     def refused(to: Path | None, match: str, **changes: Any) -> None:
         asked = settings(small_cache, to, tmp_path / "runs", **changes)

@@ -40,6 +40,7 @@ def test_the_worst_tenth_of_seeds() -> None:
     assert worst_tenth([float(n) for n in range(20)]) == 0.5
 
 
+@pytest.mark.slow
 def test_an_average_of_data_sets_holds_the_truth() -> None:
     rng = np.random.default_rng(0)
     held = 0

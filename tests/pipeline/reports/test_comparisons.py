@@ -58,11 +58,13 @@ def holds(design: Design, better: float) -> float:
     return 100 * held / EXPERIMENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
 def test_95_percent_intervals_of_a_difference_hold_the_truth(design: Design) -> None:
     assert 93 <= holds(design, better=0.1) <= 97
 
 
+@pytest.mark.slow
 def test_with_three_seeds_intervals_of_a_difference_are_rather_too_long() -> None:
     assert 93 <= holds(Design(3, 400, seed=0.05, image=1.0, rest=0.3), better=0.1) <= 98
 
@@ -90,12 +92,14 @@ def test_change_per_class_is_the_difference_on_its_images() -> None:
     assert changes[1] == difference(ours[:, label == 1], theirs[:, label == 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holms_correction_is_statsmodels(p: list[float]) -> None:
     assert holm(np.array(p)) == pytest.approx(multipletests(p, method="holm")[1])
 
 
+@pytest.mark.slow
 def test_false_findings_after_holm_are_in_5_percent_of_tables_at_most() -> None:
     rng = np.random.default_rng(4)
     design = Design(5, 200, seed=0.05, image=1.0, rest=0.3)
@@ -189,6 +193,7 @@ def test_the_verdict_is_words() -> None:
     assert verdict(none).endswith("; no practicable number of seeds or test images alone would settle it")
 
 
+@pytest.mark.slow
 def test_as_many_seeds_as_named_would_settle_it() -> None:
     rng = np.random.default_rng(9)
     few, better = Design(4, 2_000, seed=0.1, image=0.5, rest=0.3), 0.07

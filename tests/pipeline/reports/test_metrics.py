@@ -25,6 +25,7 @@ def of_rows(label: np.ndarray, logits: np.ndarray) -> RowScores:
     return score_rows(torch.from_numpy(logits), torch.from_numpy(label))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
 def test_accuracies_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:

@@ -51,6 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_text_from_outside_is_escaped(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count("<script") == 2  # the commands, and the page's own
@@ -110,6 +111,7 @@ def test_nothing_is_said_on_the_console_and_nothing_is_asked_of_the_network(brow
     assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
 
 
+@pytest.mark.slow
 def test_a_click_on_a_head_sorts_by_it_and_another_turns_it_round(opened: Any) -> None:
     table = opened.find_elements("css selector", "section[aria-labelledby=settings] table")[0]
     button = next(b for b in table.find_elements("css selector", ".sort") if b.text.strip() == "accuracy")
@@ -126,6 +128,7 @@ def test_a_click_on_a_head_sorts_by_it_and_another_turns_it_round(opened: Any) -
     assert column() == sorted(before)
 
 
+@pytest.mark.slow
 def test_the_filter_leaves_rows_that_have_all_its_words(opened: Any) -> None:
     opened.find_element("id", "filter").send_keys("taskres better")
     shown = [row for row in opened.find_elements("css selector", "tbody tr") if row.is_displayed()]
@@ -134,6 +137,7 @@ def test_the_filter_leaves_rows_that_have_all_its_words(opened: Any) -> None:
     assert opened.find_element("id", "count").text.startswith(f"{len(shown)} of ")
 
 
+@pytest.mark.slow
 def test_copy_takes_the_command_of_the_row(opened: Any, file: Path) -> None:
     opened.execute_cdp_cmd(
         "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
@@ -148,6 +152,7 @@ def test_copy_takes_the_command_of_the_row(opened: Any, file: Path) -> None:
     assert "Copied: mma ablate" in opened.find_element("id", "copied").text
 
 
+@pytest.mark.slow
 def test_the_theme_switches(opened: Any) -> None:
     colour = "return getComputedStyle(document.body).backgroundColor"
     before = opened.execute_script(colour)
@@ -157,6 +162,7 @@ def test_the_theme_switches(opened: Any) -> None:
     assert opened.execute_script(colour) == before
 
 
+@pytest.mark.slow
 def test_every_control_and_figure_has_a_name_for_a_screen_reader(opened: Any) -> None:
     tree = opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     shown = [node for node in tree if not node.get("ignored")]
@@ -171,6 +177,7 @@ def test_every_control_and_figure_has_a_name_for_a_screen_reader(opened: Any) ->
     assert [role for role, name in named if not name.strip()] == []
 
 
+@pytest.mark.slow
 def test_the_page_is_worked_by_the_keyboard(opened: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -183,6 +190,7 @@ def test_the_page_is_worked_by_the_keyboard(opened: Any) -> None:
     assert opened.find_element("tag name", "html").get_attribute("data-theme") in ("dark", "light")
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone(opened: Any) -> None:
     opened.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}

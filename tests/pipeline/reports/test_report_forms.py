@@ -154,6 +154,7 @@ def test_a_factor_that_is_named_becomes_the_columns(tmp_path: Path) -> None:
         lay_out(report, ["lamb"])
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_pdf_svg_and_png(tmp_path: Path) -> None:
     runs.record(tmp_path, runs.setting_of("zero-shot", protocol=FewShot()), [0], 0.5)
     for shots, right in ((2, 0.6), (8, 0.8)):
@@ -200,6 +201,7 @@ def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     assert len({(name, colour) for colours in found for name, colour in colours.items()}) == 2
 
 
+@pytest.mark.slow
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
     layout = hostile(tmp_path)
     for path in write_figures(layout, tmp_path / "figures"):

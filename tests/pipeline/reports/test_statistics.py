@@ -63,6 +63,7 @@ DESIGNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
 def test_95_percent_intervals_of_one_method_hold_the_truth(design: experiments.Design) -> None:
     def draw(rng: np.random.Generator) -> tuple[Estimate, float]:
@@ -72,6 +73,7 @@ def test_95_percent_intervals_of_one_method_hold_the_truth(design: experiments.D
     assert 93 <= coverage(draw) <= 97
 
 
+@pytest.mark.slow
 def test_an_interval_near_100_percent_holds_the_truth_and_ends_at_100() -> None:
     design = experiments.Design(5, 400, seed=0.1, image=1.0, rest=0.3, level=2.2)  # 98 % right
 
@@ -163,6 +165,7 @@ def test_balanced_values_mean_balanced_accuracy_seed_by_seed() -> None:
     assert values.mean(1) == pytest.approx([balanced_accuracy_score(label, row) for row in predicted])
 
 
+@pytest.mark.slow
 def test_intervals_of_balanced_accuracy_hold_the_truth() -> None:
     chances = np.array([0.95, 0.6, 0.8])  # correct, class by class
 
@@ -176,6 +179,7 @@ def test_intervals_of_balanced_accuracy_hold_the_truth() -> None:
     assert 93 <= coverage(draw) <= 97
 
 
+@pytest.mark.slow
 def test_h_is_of_the_means_and_its_interval_holds_the_truth() -> None:
     design = experiments.Design(5, 400, seed=0.1, image=1.0, rest=0.3)
 
@@ -207,6 +211,7 @@ def test_without_trials_wilsons_interval_is_everything() -> None:
     assert (low[0], high[0]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_macro_f1_made_linear_has_its_value_and_its_spread() -> None:
     rng = np.random.default_rng(0)
 

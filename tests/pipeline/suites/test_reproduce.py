@@ -63,6 +63,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str, str], 
     return {(line["dataset"], line["method"], line["metric"]): line for line in table["lines"]}
 
 
+@pytest.mark.slow
 def test_from_images_to_the_papers_table(suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path) -> None:
     words = [*suite("dtd", ABSENT, "eurosat"), "--no-download"]
     planned = mma_here(*words, "--dry-run")
@@ -131,6 +132,7 @@ def done_cells(folder: Path) -> dict[str, float]:
             return {}
 
 
+@pytest.mark.slow
 def test_a_prompt_set_that_a_finished_cache_lacks_is_added_without_images(
     suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_prompt_set_that_a_finished_cache_lacks_is_added_without_images(
     assert set(open_cache(tmp_path / "cache/eurosat.zarr").prompts) == {"default", "photo"}
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_model_is_left_out_and_said(
     suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_what_cannot_be_drawn_is_a_dash_and_stops_no_other(
     assert "dtd" in made["dtd", "MMA", "base"]["why_not"]
 
 
+@pytest.mark.slow
 def test_what_was_chosen_on_test_rows_and_what_is_zero_shot_for_want_of_weights_is_stamped(
     suite: Callable[..., list[str]], mma_here: Run, tmp_path: Path
 ) -> None:
@@ -182,6 +186,7 @@ def test_what_was_chosen_on_test_rows_and_what_is_zero_shot_for_want_of_weights_
     assert "* has no weights for classes without shots" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_suite_of_ones_own_in_the_docs_runs(mma_here: Run, root: Path, tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "ViT-B-32" in example

@@ -27,6 +27,7 @@ from mma.pipeline.using.settings import AuditSettings
 from ...conftest import Run
 
 
+@pytest.mark.slow
 def test_most_of_the_first_are_labels_that_were_flipped(shared: Path, tmp_path: Path) -> None:
     data = dict(np.load(shared / "features/dtd_vitb32.npz"))
     rng = np.random.default_rng(0)
@@ -107,6 +108,7 @@ def spoiled(photos: tuple[Path, Path], small_clip: str, tmp_path_factory: pytest
     return embed(settings, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_an_image_that_is_there_twice_is_found_with_both_of_its_labels(spoiled: Path) -> None:
     found = audit(AuditSettings(cache=str(spoiled)))
     (twin,) = found.of("same bytes")

@@ -81,6 +81,7 @@ def test_a_row_is_judged_by_a_fit_that_chose_nothing_on_it(monkeypatch: pytest.M
         assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, validation.image.tolist()))
 
 
+@pytest.mark.slow
 def test_fit_shows_every_fast_adapter_and_says_which_validation_rows_chose(small_cache: Path, tmp_path: Path) -> None:
     asked = FitSettings(cache=(str(small_cache),), adapter=("auto",), shots=2, seeds=2, epochs=2, out=tmp_path)
     grid = fit_auto(asked, Console(quiet=True))
@@ -93,6 +94,7 @@ def test_fit_shows_every_fast_adapter_and_says_which_validation_rows_chose(small
             fit_auto(FitSettings(cache=(str(small_cache),), adapter=("auto",), **wrong), Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_export_keeps_what_was_chosen_and_by_how_much(small_cache: Path, mma_here: Run, tmp_path: Path) -> None:
     model = exported(tmp_path / "m", cache=str(small_cache), adapter="auto")
     about = json.loads((model / "model.json").read_text())

@@ -24,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 
+@pytest.mark.slow
 @parametrize_with_checks([mma.FewShotClassifier("gda"), mma.FewShotClassifier("mma", epochs=15)])
 def test_scikit_learn_finds_a_classifier_of_its_kind(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
@@ -51,6 +52,7 @@ def test_texts_that_are_given_are_used(rows: dict[str, Any]) -> None:
     np.testing.assert_array_equal(by_name.predict(rows["test"]), names[fitted.predict(rows["test"])])
 
 
+@pytest.mark.slow
 def test_what_is_fitted_is_what_export_fits(rows: dict[str, Any], small_cache: Path, tmp_path: Path) -> None:
     options = {"adapter": "gda", "alpha": 1.0, "neighbours": 8}
     given = {name: value for name, value in options.items() if name != "adapter"}
@@ -127,6 +129,7 @@ def test_texts_of_other_classes_are_refused(rows: dict[str, Any]) -> None:
         mma.FewShotClassifier("mma").set_params(lamm=1)
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_one_line_says_what_to_install() -> None:
     code = """
 import sys; sys.modules['sklearn'] = None

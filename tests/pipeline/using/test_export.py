@@ -26,6 +26,7 @@ def recipe(name: str) -> dict[str, int]:
     return FEW_EPOCHS if adapter_class(name).trains else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_an_exported_run_says_of_every_test_image_what_fit_recorded(
     name: str, small_cache: Path, tmp_path: Path
@@ -55,6 +56,7 @@ def test_an_adapter_that_learns_from_test_images_says_that_it_cannot(
         exported(tmp_path / "model", cache=str(small_cache), adapter=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gda", "taskres", "clip-adapter"])
 def test_from_a_cache_with_shots_it_is_the_model_of_that_run(name: str, small_cache: Path, tmp_path: Path) -> None:
     import mma
@@ -69,6 +71,7 @@ def test_from_a_cache_with_shots_it_is_the_model_of_that_run(name: str, small_ca
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_all_labelled_images_are_fitted_on_with_the_choices_made_before(
     name: str, small_cache: Path, tmp_path: Path
@@ -87,11 +90,13 @@ def test_all_labelled_images_are_fitted_on_with_the_choices_made_before(
     assert all(getattr(left_open, option) is None for option in chosen)
 
 
+@pytest.mark.slow
 def test_test_images_are_fitted_on_if_asked(small_cache: Path, tmp_path: Path) -> None:
     folder = exported(tmp_path / "all", cache=str(small_cache), adapter="gda", with_test=True)
     assert open_model(folder).about.fitted["rows"] == {"train": 70, "val": 28, "test": 70}
 
 
+@pytest.mark.slow
 def test_without_a_val_split_a_fifth_of_every_class_chooses(tmp_path: Path) -> None:
     from mma.cache import import_npz
 
@@ -105,6 +110,7 @@ def test_without_a_val_split_a_fifth_of_every_class_chooses(tmp_path: Path) -> N
     assert about.validation["rows"] == 14
 
 
+@pytest.mark.slow
 def test_calibration_comes_from_images_that_the_fit_has_not_seen_where_there_are_such(
     small_cache: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def test_onnxruntime_gives_the_logits_of_torch(
         assert logits == pytest.approx(LoadedModel(folder, device="cpu").logits(rows), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_texts_may_be_an_input_of_any_number_of_classes(with_onnx: Path, small_cache: Path) -> None:
     features = load_features(small_cache)
     image, text = features.images.images("test").numpy(), features.text.embedding.numpy()
@@ -69,6 +70,7 @@ def test_an_onnx_file_has_no_path_of_the_machine(with_onnx: Path) -> None:
         assert word.encode() not in data, word
 
 
+@pytest.mark.slow
 def test_logits_that_differ_from_torch_are_refused_and_nothing_is_written(
     small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

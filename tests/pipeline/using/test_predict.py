@@ -57,6 +57,7 @@ def test_images_have_the_logits_of_the_cache_that_was_made_of_them(loaded: Loade
         assert [a.top for a in images] == [a.top for a in cached]
 
 
+@pytest.mark.slow
 def test_images_and_texts_are_encoded_with_the_threads_of_the_cache(
     model: Path, small_clip: str, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def test_other_classes_are_scored_by_the_templates_of_the_model(
         loaded.predict(photos[0], classes=names)
 
 
+@pytest.mark.slow
 def test_sets_hold_the_right_class_as_often_as_asked(dtd_cache: Path, tmp_path: Path) -> None:
     folder = exported(tmp_path / "m", cache=str(dtd_cache), adapter="gda", shots=8)
     answers = LoadedModel(folder, device="cpu").predict(str(dtd_cache), split="test", coverage=0.9)
@@ -291,6 +293,7 @@ def test_embeddings_that_do_not_fit_are_refused(small_model: Path, rows: np.ndar
         LoadedModel(small_model).predict_embeddings(rows)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(
     loaded: LoadedModel, model: Path, small_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

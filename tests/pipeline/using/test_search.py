@@ -59,6 +59,7 @@ def test_a_text_is_encoded_by_the_model_of_the_cache(photos: tuple[Path, Path]) 
     assert [hit.cosine for hit in hits] == pytest.approx(value[:2].tolist(), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_csv_jsonl_and_a_sheet(
     photos: tuple[Path, Path], mma_here: Run, tmp_path: Path
 ) -> None:
