@@ -87,10 +87,10 @@ def small_features(classes: int = 7, dim: int = 32, rows: int = 10, seed: int = 
 
 @pytest.fixture(scope="session")
 def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished cache of 7 classes with train, val and test splits."""
+    """A finished cache of 7 classes with train, val and test splits, named after a published data set."""
     folder = tmp_path_factory.mktemp("small")
-    np.savez(folder / "small.npz", **small_features())
-    return import_npz(folder / "small.npz", folder / "small.zarr", logit_scale=20.0)
+    np.savez(folder / "shapes-small.npz", **small_features())
+    return import_npz(folder / "shapes-small.npz", folder / "small.zarr", logit_scale=20.0)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def test_the_lines_of_python_run(
     exec(example.replace("cache/dtd.zarr", str(small_cache)), found)
     values, record = capsys.readouterr().out.strip().splitlines()
     assert len(eval(values)) == 2
-    assert record.startswith("{'dataset': 'small'")
+    assert record.startswith("{'dataset': 'shapes-small'")
     assert type(found["adapter"]).__name__ == "MultiModalAdapter"
 
 

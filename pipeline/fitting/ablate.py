@@ -51,7 +51,7 @@ def ablate(settings: AblateSettings, console: Console, watch: Watch = plain_bar)
     """
     wanted = described(settings.baseline, adapters_of(settings.factors))
     plan = GridPlan(tolerant=True)
-    add_grid(plan, settings.cache, settings.factors, settings.device)
+    add_grid(plan, settings.cache, settings.factors, settings.device, console=console)
     if plan.undrawn and all(setting.adapter == "zero-shot" for setting in plan.rows):
         raise UsageError(next(iter(plan.undrawn.values())))
     if not any(matches(setting, wanted) for setting in plan.rows):

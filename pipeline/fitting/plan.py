@@ -118,7 +118,11 @@ def add_grid(
     seeds, wanted = seeds_of(factors), targets_of(factors)
     texts = list(itertools.product(factor_values("prompts", factors), factor_values("reduce", factors)))
     grids = [Address(cache, *text, device, partial) for cache in caches for text in texts]
-    protocols = {address: _protocols(plan.loader.features(address), factors) for address in grids}
+    usual = {address: _usual_protocol(plan.loader.features(address), factors) for address in grids}
+    protocols = {
+        address: list(dict.fromkeys(name or usual[address][0] for name in factor_values("protocol", factors)))
+        for address in grids
+    }
     check_factors(factors, list(dict.fromkeys(name for names in protocols.values() for name in names)))
     shots = min(
         most_shots(plan.loader.features(address).labels, drawn, validate="rows" in factor_values("val", factors))
@@ -126,6 +130,9 @@ def add_grid(
         for name in names
         for drawn in protocols_of(factors, name)
     )
+    if console and None in factor_values("protocol", factors):
+        for name, why in dict.fromkeys(usual.values()):
+            console.print(f"note: protocol {name}, since {why} (choose with `protocol=NAME`)", markup=False)
     if console and "shots" not in factors and shots < DEFAULT_SHOTS:
         console.print(f"note: {shots} shots, which is what the smallest class allows (choose with `shots=K`)")
     named = dict(zip(grids, (cache for cache in caches for _ in texts), strict=True))
@@ -146,10 +153,9 @@ def add_grid(
     return settings
 
 
-def _protocols(features: Features, factors: Factors) -> list[str]:
-    """The protocols of a grid on some data, each once."""
-    usual = usual_protocol(len(features.classnames), len(targets_of(factors)))
-    return list(dict.fromkeys(name or usual for name in factor_values("protocol", factors)))
+def _usual_protocol(features: Features, factors: Factors) -> tuple[str, str]:
+    """The protocol of some data where none is given, and why."""
+    return usual_protocol(features.images.dataset, len(features.classnames), len(targets_of(factors)))
 
 
 def _notes(choice: Choice, setting: Setting) -> Iterator[str]:

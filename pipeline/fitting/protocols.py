@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.errors import UsageError, nearest
+from mma.pipeline.published_names import is_published
 
 DRAWS = ("nested", "coop")
 SUPPORTS = ("equal", "natural")
@@ -252,8 +253,12 @@ def make_protocol(name: str, options: Mapping[str, Any]) -> Protocol:
     return kind(**{option: value for option, value in options.items() if option in protocol_options(kind)})
 
 
-def usual_protocol(classes: int, targets: int = 0) -> str:
-    """The protocol where none is given: with targets, to them; of few classes none can be left out as new ones."""
+def usual_protocol(dataset: str, classes: int, targets: int = 0) -> tuple[str, str]:
+    """The protocol of a data set where none is given, and why it is that one."""
     if targets:
-        return CrossDataset.name
-    return BaseToNew.name if classes >= 2 * LEAST else FewShot.name
+        return CrossDataset.name, "there are targets"
+    if not is_published(dataset):
+        return FewShot.name, f"{dataset} is none of the published data sets"
+    if classes < 2 * LEAST:
+        return FewShot.name, f"the {classes} classes of {dataset} leave none to hold out as new ones"
+    return BaseToNew.name, f"{dataset} is a published data set"

@@ -64,7 +64,7 @@ class FitSettings:
         Option(
             "base-to-new, few-shot, cross-dataset or domain-shift.",
             PROTOCOL,
-            shown="base-to-new; cross-dataset with targets",
+            shown="base-to-new; own data: few-shot",
             factor=True,
         ),
     ] = None

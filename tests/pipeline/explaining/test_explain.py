@@ -37,7 +37,7 @@ def runs(small_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def test_every_image_has_a_paragraph_with_both_answers(name: str, runs: dict[str, Path]) -> None:
     found = explain(ExplainSettings(run=runs[name]))
     assert len(found.shown) == 4
-    assert f"{name} on small" in headline(found)
+    assert f"{name} on shapes-small" in headline(found)
     for shown in found.shown:
         text = paragraph(found, shown)
         assert f"Row {shown.look.row} " in text

@@ -235,8 +235,8 @@ def test_a_result_without_seeds_is_compared_with_every_seed_of_the_baseline(smal
 def test_two_caches_of_one_data_set_are_told_apart_and_never_compared(tmp_path: Path) -> None:
     paths = []
     for seed in (0, 1):
-        np.savez(tmp_path / "small.npz", **small_features(seed=seed))
-        paths.append(str(import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")))
+        np.savez(tmp_path / "shapes-small.npz", **small_features(seed=seed))
+        paths.append(str(import_npz(tmp_path / "shapes-small.npz", tmp_path / f"{seed}.zarr")))
     words = ["adapter=gda", "shots=4", "seed=0:2"]
     asked = AblateSettings(cache=tuple(paths), factors=read_factors(words, None), device="cpu", out=tmp_path / "runs")
     both = ablate(asked, QUIET)
@@ -262,7 +262,9 @@ def test_the_title_says_what_is_held_fixed_and_a_failure_which_factors_it_has(
     console = Console(record=True, width=300, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     show_ablated(console, ablated, ["lr", "lam", "shots", "epochs"], "zero-shot")
     title, *_, failure = console.export_text().strip().splitlines()
-    assert title.startswith("small, base-to-new, lr 0.01, lam 0.5, shots 2, epochs 4, recipe validated, select val; ")
+    assert title.startswith(
+        "shapes-small, base-to-new, lr 0.01, lam 0.5, shots 2, epochs 4, recipe validated, select val; "
+    )
     assert failure.startswith("failed: mma ")
     assert "lr=1000000000.0" in failure
 
@@ -276,8 +278,8 @@ def test_a_baseline_that_is_not_in_the_grid_is_refused_before_the_work(small_cac
 def test_what_cannot_be_drawn_on_one_cache_is_left_out_with_its_reason_and_stops_nothing(
     small_cache: Path, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "few.npz", **small_features(rows=3))
-    few = import_npz(tmp_path / "few.npz", tmp_path / "few.zarr")
+    np.savez(tmp_path / "shapes-few.npz", **small_features(rows=3))
+    few = import_npz(tmp_path / "shapes-few.npz", tmp_path / "few.zarr")
     words = ["adapter=gda", "shots=2,8", "seed=0"]
     asked = AblateSettings(
         cache=(str(small_cache), str(few)), factors=read_factors(words, None), device="cpu", out=tmp_path / "runs"
@@ -285,11 +287,12 @@ def test_what_cannot_be_drawn_on_one_cache_is_left_out_with_its_reason_and_stops
     grid = ablate(asked, QUIET)
     rows = [(row.setting.data.dataset, row.setting.adapter, row.setting.protocol.shots) for row in grid]
     assert rows == [
-        ("small", "zero-shot", 0), ("small", "gda", 2), ("small", "gda", 8), ("few", "zero-shot", 0), ("few", "gda", 2)
+        ("shapes-small", "zero-shot", 0), ("shapes-small", "gda", 2), ("shapes-small", "gda", 8),
+        ("shapes-few", "zero-shot", 0), ("shapes-few", "gda", 2),
     ]  # fmt: skip
     ((setting, reason),) = grid.undrawn.items()
-    assert (setting.data.dataset, setting.protocol.shots) == ("few", 8)
-    assert reason.startswith("few: ")
+    assert (setting.data.dataset, setting.protocol.shots) == ("shapes-few", 8)
+    assert reason.startswith("shapes-few: ")
     assert f"left out: gda; {reason}" in grid.notes
     assert not grid.failures
 

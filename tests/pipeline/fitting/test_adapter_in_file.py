@@ -64,7 +64,7 @@ def test_a_result_is_named_by_the_class_and_its_source_and_not_by_where_the_file
 
 def test_an_error_in_its_code_is_told_with_its_line(small_cache: Path, file: Path, tmp_path: Path) -> None:
     at = f"({os.path.realpath(file)}:{1 + file.read_text().splitlines().index(CODE.splitlines()[-1])})"
-    with pytest.raises(mma.WorkError, match=r"^small, my-adapter, seed 0: ZeroDivisionError: ") as failed:
+    with pytest.raises(mma.WorkError, match=r"^shapes-small, my-adapter, seed 0: ZeroDivisionError: ") as failed:
         fitted(small_cache, file, tmp_path / "runs", lam=7)
     assert at in str(failed.value)
     assert "my.py" in "".join(failed.value.__notes__)  # what --debug shows

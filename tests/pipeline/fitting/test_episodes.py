@@ -165,11 +165,29 @@ def test_coop_splits_refuse_a_draw_without_an_embedding_and_a_missing_val_split(
         draw_episode([without], names(3), FewShot(shots=4, draws="coop"), 0)
 
 
-def test_base_to_new_needs_two_classes_a_side_and_is_not_usual_below_that() -> None:
+def test_base_to_new_needs_two_classes_a_side() -> None:
     assert [len(classes) for classes in split_classes(4, BaseToNew()).values()] == [2, 2]
     with pytest.raises(UsageError, match="two or more of each: use `protocol=few-shot`"):
         split_classes(3, BaseToNew())
-    assert [usual_protocol(count) for count in (2, 3, 4)] == ["few-shot", "few-shot", "base-to-new"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "targets", "protocol", "why"),
+    [
+        ("dtd", 47, 0, "base-to-new", "dtd is a published data set"),
+        ("stanford_cars_vitb32", 196, 0, "base-to-new", "stanford_cars_vitb32 is a published data set"),
+        ("imagenet-a-limit50", 200, 0, "base-to-new", "imagenet-a-limit50 is a published data set"),
+        ("shapes", 24, 0, "base-to-new", "shapes is a published data set"),
+        ("photos", 3, 0, "few-shot", "photos is none of the published data sets"),
+        ("dtdx", 47, 0, "few-shot", "dtdx is none of the published data sets"),
+        ("dtd", 3, 0, "few-shot", "the 3 classes of dtd leave none to hold out as new ones"),
+        ("photos", 40, 1, "cross-dataset", "there are targets"),
+    ],
+)
+def test_the_protocol_where_none_is_given_is_base_to_new_for_published_data_alone(
+    dataset: str, classes: int, targets: int, protocol: str, why: str
+) -> None:
+    assert usual_protocol(dataset, classes, targets) == (protocol, why)
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=10), st.data())

@@ -150,7 +150,7 @@ def test_what_an_adapter_chose_on_its_support_is_in_the_records(small_cache: Pat
 
 
 def test_seeds_that_draw_one_support_are_known_from_those_that_draw_several(tmp_path: Path) -> None:
-    cache = named(tmp_path, "small", rows=4)
+    cache = named(tmp_path, "shapes-small", rows=4)
 
     def supports(shots: int, **changes: Any) -> list[tuple[str, bool]]:
         asked = FitSettings(

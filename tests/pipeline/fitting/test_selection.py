@@ -186,8 +186,8 @@ def many_classes(folder: Path, name: str, *, changed: bool = False) -> Path:
         new = arrays["label_train"] >= 6
         arrays["image_train"][new] = other["image_train"][new]
         arrays["text"][6:] = other["text"][6:]
-    np.savez(folder / f"{name}.npz", **arrays)
-    return import_npz(folder / f"{name}.npz", folder / f"{name}.zarr", logit_scale=20.0)
+    np.savez(folder / f"shapes-{name}.npz", **arrays)
+    return import_npz(folder / f"shapes-{name}.npz", folder / f"{name}.zarr", logit_scale=20.0)
 
 
 def run(cache: Path, out: Path, **changes: Any) -> Result:
@@ -233,8 +233,8 @@ def test_kron_ridge_chooses_on_its_own_support_and_is_left_alone(tmp_path: Path)
 def test_a_support_that_cannot_be_divided_is_refused_before_any_work(small_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no class has two rows.*`shots=2` or more"):
         fit(asked(small_cache, tmp_path / "runs", shots=1), QUIET)
-    np.savez(tmp_path / "five.npz", **small_features(classes=5))
-    five = import_npz(tmp_path / "five.npz", tmp_path / "five.zarr", logit_scale=20.0)
+    np.savez(tmp_path / "shapes-five.npz", **small_features(classes=5))
+    five = import_npz(tmp_path / "shapes-five.npz", tmp_path / "five.zarr", logit_scale=20.0)
     with pytest.raises(UsageError, match="fits 2 or more: 3 are too few"):
         fit(asked(five, tmp_path / "runs"), QUIET)
     assert not (tmp_path / "runs").exists()

@@ -169,7 +169,7 @@ def test_a_target_that_cannot_be_is_refused_in_one_line(small_cache: Path, shift
     refused(scale, "a logit scale of 100.0, and .* has 20.0")
     np.savez(tmp_path / "more.npz", **small_features(classes=9, seed=7))
     more = import_npz(tmp_path / "more.npz", tmp_path / "more.zarr", logit_scale=20.0)
-    refused(more, "has a class 'class 7' that small lacks", protocol="domain-shift")
+    refused(more, "has a class 'class 7' that shapes-small lacks", protocol="domain-shift")
     (tmp_path / "again").mkdir()
     np.savez(tmp_path / "again" / "shifted.npz", **small_features(classes=4, seed=6))
     again = import_npz(tmp_path / "again" / "shifted.npz", tmp_path / "again.zarr", logit_scale=20.0)

@@ -30,8 +30,8 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def other_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other")
-    np.savez(folder / "other.npz", **small_features(classes=9, rows=6, seed=4))
-    return import_npz(folder / "other.npz", folder / "other.zarr", logit_scale=20.0)
+    np.savez(folder / "shapes-other.npz", **small_features(classes=9, rows=6, seed=4))
+    return import_npz(folder / "shapes-other.npz", folder / "other.zarr", logit_scale=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,9 @@ def test_tables_end_with_the_averages(both: Grid) -> None:
 
 
 def test_an_adapter_that_lacks_a_data_set_has_a_dash(both: Grid) -> None:
-    lacking = Grid([row for row in both.rows if (row.setting.data.dataset, row.setting.adapter) != ("other", "gda")])
+    lacking = Grid(
+        [row for row in both.rows if (row.setting.data.dataset, row.setting.adapter) != ("shapes-other", "gda")]
+    )
     base = [row for row in lacking.rows if row.setting.protocol.name == "base-to-new"]
     texts = {average.rows[0].setting.adapter: average.text("H") for average in averages(base)}
     assert texts["gda"] == "—"
@@ -95,7 +97,7 @@ def test_an_adapter_that_lacks_a_data_set_has_a_dash(both: Grid) -> None:
 
 
 def test_one_data_set_has_no_average(both: Grid) -> None:
-    assert averages([row for row in both.rows if row.setting.data.dataset == "small"]) == []
+    assert averages([row for row in both.rows if row.setting.data.dataset == "shapes-small"]) == []
 
 
 def test_where_no_shots_are_given_all_data_sets_have_as_many(
@@ -114,8 +116,8 @@ def test_a_data_set_that_cannot_be_drawn_stops_no_other_and_is_named(
     caches = (str(small_cache), str(other_cache))  # ten and six rows in a class
     asked = FitSettings(cache=caches, adapter=("gda",), shots=8, seeds=1, device="cpu", out=tmp_path / "runs")
     grid = fit(asked, QUIET)
-    assert [row.setting.data.dataset for row in grid.rows if row.setting.adapter == "gda"] == ["small"]
-    assert any(note.startswith("left out: gda; other: class") for note in grid.notes)
+    assert [row.setting.data.dataset for row in grid.rows if row.setting.adapter == "gda"] == ["shapes-small"]
+    assert any(note.startswith("left out: gda; shapes-other: class") for note in grid.notes)
     too_many = FitSettings(cache=caches, adapter=("gda",), shots=20, seeds=1, device="cpu", out=tmp_path / "none")
     with pytest.raises(UsageError, match="fewer than 20 shots"):
         fit(too_many, QUIET)

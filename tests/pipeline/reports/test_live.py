@@ -45,8 +45,8 @@ def test_rows_of_the_live_table_differ_where_settings_do(
 def test_two_caches_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
     plan = GridPlan()
     for seed in (0, 1):
-        np.savez(tmp_path / "small.npz", **small_features(seed=seed))
-        cache = import_npz(tmp_path / "small.npz", tmp_path / f"{seed}.zarr")
+        np.savez(tmp_path / "shapes-small.npz", **small_features(seed=seed))
+        cache = import_npz(tmp_path / "shapes-small.npz", tmp_path / f"{seed}.zarr")
         add_grid(plan, [str(cache)], {"shots": [2], "seed": [0]}, "cpu")
     assert telling_apart(plan) == ["cache"]
 
@@ -60,4 +60,4 @@ def test_a_grid_on_a_terminal_shows_the_live_table_and_names_the_cell_that_faile
     ablate(asked, Console(file=said, force_terminal=True, width=160, color_system=None), live_table)
     assert "shots" in said.getvalue()
     for shots in (1, 2):
-        assert f"failed: small, mma lr=1e+09 shots={shots} epochs=3, seed 0: " in said.getvalue()
+        assert f"failed: shapes-small, mma lr=1e+09 shots={shots} epochs=3, seed 0: " in said.getvalue()

@@ -35,19 +35,21 @@ def shown(grid: Grid) -> list[str]:
 
 
 def test_a_table_of_zero_shot_alone_claims_no_seeds_shots_or_selection(small_cache: Path, tmp_path: Path) -> None:
-    assert shown(fitted(small_cache, tmp_path, adapter="zero-shot", epochs=None))[0].strip() == "small, base-to-new"
+    assert (
+        shown(fitted(small_cache, tmp_path, adapter="zero-shot", epochs=None))[0].strip() == "shapes-small, base-to-new"
+    )
 
 
 def test_a_recipe_and_a_selection_that_all_share_stand_in_the_title(small_cache: Path, tmp_path: Path) -> None:
     lines = shown(fitted(small_cache, tmp_path, adapter="mma,linear-probe"))
-    title = "small, base-to-new, 2 shots, seeds 0, 1, 2, recipe validated, selected on validation"
+    title = "shapes-small, base-to-new, 2 shots, seeds 0, 1, 2, recipe validated, selected on validation"
     assert lines[0].strip() == title
     assert "select" not in lines[2]
 
 
 def test_those_that_differ_stand_in_columns(small_cache: Path, tmp_path: Path) -> None:
     lines = shown(fitted(small_cache, tmp_path, adapter="clip-adapter,linear-probe", seeds=1))
-    assert lines[0].strip() == "small, base-to-new, 2 shots, seed 0"
+    assert lines[0].strip() == "shapes-small, base-to-new, 2 shots, seed 0"
     assert lines[2].split("┃")[-3:-1] == [" recipe    ", " select "]
     (row,) = (line for line in lines if "clip-adapter" in line)
     assert [cell.strip() for cell in row.split("│")[-3:-1]] == ["published", "last"]
