@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mma.pipeline.reports.calibration import quantile_of, rows_needed
 from mma.pipeline.using.model import About, Calibration, Shots
+from mma.pipeline.using.replaced import changes_in_words
 
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 SHOWN = 20  # class names
@@ -17,7 +18,8 @@ SHOWN = 20  # class names
 
 def model_card(about: About, scores: Mapping[str, NDArray[np.float64]], shots: Shots | None = None) -> str:
     """Markdown."""
-    parts = [_head(about), _fitted(about, shots), _numbers(about, scores), _unsaid(about), _use(about)]
+    new = [_replaced(about)] if "replaces" in about.fitted else []
+    parts = [_head(about), _fitted(about, shots), *new, _numbers(about, scores), _unsaid(about), _use(about)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,6 +67,14 @@ def _fitted(about: About, shots: Shots | None) -> str:
             "--why`; `mma export --without-shots` leaves them out."
         )
     return "\n".join(lines)
+
+
+def _replaced(about: About) -> str:
+    """What is other than in the model whose place this one took."""
+    changes = about.fitted["replaces"]
+    said = [f"- {_plain(part)}" for part in changes_in_words(changes)]
+    was = f"It took the place of a model whose weights have the SHA-256 {changes['weights_sha256']}:"
+    return "\n".join(["## What is new", "", was, "", *said])
 
 
 def _numbers(about: About, scores: Mapping[str, NDArray[np.float64]]) -> str:

@@ -43,6 +43,7 @@ from mma.pipeline.using.model import (
     write_model,
 )
 from mma.pipeline.using.onnx_file import COMPARED, OnnxFile, check_onnx, make_onnx
+from mma.pipeline.using.replaced import changes_in_words, changes_since, model_there
 from mma.pipeline.using.settings import ALL, ExportSettings
 from mma.pipeline.using.source import Encoder
 from mma.pipeline.using.threads import one_thread
@@ -92,6 +93,9 @@ def export(settings: ExportSettings, console: Console) -> Path:
         calibration=calibration,
     )
     shots = None if settings.without_shots else shots_of(features, fitted)
+    if replaced := model_there(settings.out):
+        changes = changes_since(replaced, about)
+        about = replace(about, fitted={**about.fitted, "replaces": changes})
     model, onnx = Model(about, fitted.adapter, text, scores, shots), None
     if settings.onnx:
         check_onnx(name, settings.class_texts)
@@ -101,6 +105,8 @@ def export(settings: ExportSettings, console: Console) -> Path:
     card = model_card(about, scores, shots)
     write_model(model, card, settings.out, force=settings.force, onnx=onnx.data if onnx else None)
     console.print(f"{settings.out} is written: {name}, {len(fitted.classes)} classes", markup=False)
+    if replaced:
+        console.print("against the model it replaces: " + "; ".join(changes_in_words(changes)), markup=False)
     return settings.out
 
 

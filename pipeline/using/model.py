@@ -221,7 +221,7 @@ def check_place(folder: Path, *, force: bool) -> None:
 
 def open_model(folder: Path, device: str = "cpu") -> Model:
     """The model in a folder. UsageError, in one line, for what does not fit."""
-    about = _read_about(folder)
+    about = read_about(folder)
     try:
         weights = read_regular(folder / WEIGHTS, MOST_WEIGHTS)
     except OSError as error:
@@ -280,8 +280,8 @@ def _weights(model: Model) -> bytes:
     return safetensors.torch.save({**tensors, "text": model.text.contiguous().cpu()})
 
 
-def _read_about(folder: Path) -> About:
-    """model.json, checked. UsageError for what is not one."""
+def read_about(folder: Path) -> About:
+    """What model.json of a folder says, checked. UsageError for what is not one."""
     file = folder / ABOUT
     if not file.is_file():
         raise UsageError(f"{folder} is not a model: it has no {ABOUT} (`mma export` makes one)")
