@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from mma.pipeline.errors import UsageError, WorkError
     from mma.pipeline.fitting.features import Features, load_features
     from mma.pipeline.fitting.results import Grid, Row
+    from mma.pipeline.using.audit import Audit
     from mma.pipeline.using.classifier import FewShotClassifier
     from mma.pipeline.using.load import LoadedModel
+    from mma.pipeline.using.search import Hit
 
 _HOMES = {
     "Adapter": "mma.adapters",
@@ -55,11 +57,13 @@ __all__ = [
     "WorkError",
     "__version__",
     "ablate",
+    "audit",
     "embed",
     "fit",
     "load_features",
     "load_model",
     "open_cache",
+    "search",
 ]
 
 
@@ -147,6 +151,52 @@ def load_model(folder: str | Path, **options: Any) -> LoadedModel:
     from mma.pipeline.using.load import LoadedModel
 
     return LoadedModel(folder, **options)
+
+
+def audit(
+    cache: Cache | str | Path,
+    *,
+    prompts: str = "default",
+    reduce: str = "unit",
+    near: float = 0.99,
+    device: str = "auto",
+) -> Audit:
+    """What is probably wrong with a labelled cache: labels, twins, images far from everything, texts that confuse.
+
+    The options are those of `mma audit`. Raises UsageError or CacheError for a cache that cannot be looked through.
+
+    >>> mma.audit(cache).rows
+    168
+    """
+    from mma.pipeline.using.audit import audit as run
+    from mma.pipeline.using.settings import AuditSettings
+
+    (location,) = _locations(cache)
+    return run(AuditSettings(cache=location, prompts=prompts, reduce=reduce, near=near, device=device))
+
+
+def search(
+    cache: Cache | str | Path,
+    query: str | Path,
+    *,
+    top: int = 10,
+    split: str | None = None,
+    clip: str | None = None,
+    pretrained: str | None = None,
+    device: str = "auto",
+) -> list[Hit]:
+    """The images of a cache that are nearest to words, or to the image at a path: the nearest first.
+
+    The options are those of `mma search`. Raises UsageError or CacheError for what cannot be searched.
+    """
+    from mma.pipeline.using.search import search as run
+    from mma.pipeline.using.settings import SearchSettings
+
+    (location,) = _locations(cache)
+    asked = SearchSettings(
+        cache=location, query=str(query), top=top, split=split, clip=clip, pretrained=pretrained, device=device
+    )
+    return run(asked)
 
 
 Caches = Any  # an opened cache, a path or a URL, or several of them

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mma
 from mma.cache import open_cache
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import load_features
@@ -40,7 +41,7 @@ def test_an_image_of_the_cache_finds_itself_and_rows_without_an_embedding_are_ne
 ) -> None:
     folder, cache = photos
     asked = folder / "cat" / "3.jpg"
-    hits = search(SearchSettings(cache=str(cache), query=str(asked), top=1000))
+    hits = mma.search(cache, asked, top=1000)
     assert hits[0].path == "cat/3.jpg"
     assert hits[0].classname == "cat"
     assert hits[0].cosine == pytest.approx(1, abs=2e-3)
