@@ -12,6 +12,7 @@ from mma.cache.lock import refuse_if_locked
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
 from mma.cache.repair import RepairReport, mend
+from mma.cache.replace import discard_replacement, mend_replacement, replacement_place, replacing
 from mma.cache.schema import (
     FEATURES,
     SIDES,
@@ -57,12 +58,14 @@ __all__ = [
     "VerifyReport",
     "check_name",
     "diff_caches",
+    "discard_replacement",
     "export_cache",
     "fingerprint_diff",
     "import_export",
     "import_found",
     "import_npz",
     "mend",
+    "mend_replacement",
     "merge_shards",
     "most_bytes",
     "must_match",
@@ -70,6 +73,8 @@ __all__ = [
     "read_npy",
     "read_parquet",
     "refuse_if_locked",
+    "replacement_place",
+    "replacing",
     "verify",
     "write_bundle",
 ]

@@ -27,6 +27,9 @@ STEPS = (
     "journal.copy",  # its spare copy
     "root.publish",  # zarr.json: what readers see
     "repair.restore",  # a damaged file replaced by the right bytes
+    "update.aside",  # where two names cannot be exchanged: the cache that is to be replaced is put aside
+    "update.exchange",  # the cache made beside takes its place
+    "update.discard",  # the old one is removed
 )
 POINTS = tuple(f"{step}:{side}" for step in STEPS for side in ("before", "after"))
 

@@ -24,6 +24,7 @@ from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, JournalEntry, read_journal
+from mma.cache.layout import ManifestSplit
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.receipts import with_receipts
 from mma.cache.root import TEXT, Root
@@ -83,6 +84,12 @@ class Cache:
             raise CacheError(f"{self.location}: split {name!r} has non-finite embeddings: run `mma cache verify` on it")
         return SplitData(embedding, label, status, [str(p) for p in path])
 
+    def manifest(self, name: str) -> ManifestSplit:
+        """Labels and paths of a split, without its embeddings. CacheError as for `split`."""
+        if name not in self.header.rows:
+            raise self._no_split(name)
+        return ManifestSplit(self._load(f"image/{name}/label"), [str(p) for p in self._load(f"image/{name}/path")])
+
     def content(self, name: str) -> NDArray[np.uint8]:
         """SHA-256 of the encoded bytes of each row of a split, as they were read [N, 32]; zeros where not known.
 
@@ -104,6 +111,12 @@ class Cache:
         if fault:
             raise CacheError(f"{self.location}: prompt set {prompts!r}: texts {fault}: run `mma cache verify` on it")
         return TextData([str(t) for t in self.journal[TEXT + prompts].about["templates"]], embedding)
+
+    def sentences(self, prompts: str) -> list[list[str]] | None:
+        """The texts [C][up to P] of a prompt set; None where its templates and the class names tell them."""
+        if prompts not in self.prompts:
+            raise self._no_prompts(prompts)
+        return self.journal[TEXT + prompts].about.get("texts")
 
     def penultimate(self, split: str) -> NDArray[np.floating]:
         """The features of a split before the projection [N, V, W], as stored. CacheError as for `split`, and where the

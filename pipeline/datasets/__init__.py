@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mma.pipeline.datasets.base import Dataset, Pixels, Split
 from mma.pipeline.datasets.catalog import entries, imagenet_labels
+from mma.pipeline.datasets.contents import Contents, read_contents
 from mma.pipeline.datasets.folder import dataset_name
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.regular_files import expanded
@@ -25,6 +26,7 @@ class Lookup:
     download: bool = False  # fetch a published data set that is not there
     seed: int = 0  # draws the splits of a data set that has none
     follow_links: bool = False  # read images that are links out of the data set's folder
+    contents: Contents = read_contents  # of rows whose split is drawn by them
 
 
 def known() -> list[str]:
@@ -51,9 +53,9 @@ def find_dataset(name: str, lookup: Lookup, console: Console | None = None) -> D
         from mma.pipeline.datasets.published import published
 
         quiet = console or Console(quiet=True)
-        return published(
-            entries()[name], lookup.root or DATA, lookup.seed, lookup.follow_links, quiet if lookup.download else None
-        )
+        shown = quiet if lookup.download else None
+        root = lookup.root or DATA
+        return published(entries()[name], root, lookup.seed, lookup.contents, lookup.follow_links, shown)
     if name == "shapes":
         from mma.pipeline.datasets.shapes import shapes
 
@@ -61,7 +63,7 @@ def find_dataset(name: str, lookup: Lookup, console: Console | None = None) -> D
     if name.startswith("hf:"):
         from mma.pipeline.datasets.hub import hub
 
-        return hub(name.removeprefix("hf:"), lookup.seed)
+        return hub(name.removeprefix("hf:"), lookup.seed, lookup.contents)
     path = expanded(name)
     if path.exists():
         return _own(path, lookup)
@@ -76,18 +78,30 @@ def _own(path: Path, lookup: Lookup) -> Dataset:
 
     if path.is_file():
         if path.suffix.lower() in manifest.SUFFIXES:
-            return manifest.manifest(path, lookup.root, lookup.seed, lookup.follow_links)
+            return manifest.manifest(path, lookup.root, lookup.seed, lookup.contents, lookup.follow_links)
         if path.suffix.lower() == ".tar":
-            return shards.shards(path, lookup.seed)
+            return shards.shards(path, lookup.seed, lookup.contents)
         raise UsageError(
             f"{path} is not a kind of data set that is known: a folder of images, a manifest "
             f"({', '.join(sorted(manifest.SUFFIXES))}), .tar shards; a compressed tar is to be decompressed first"
         )
     if hub.is_saved(path):
-        return hub.hub(str(path), lookup.seed)
+        return hub.hub(str(path), lookup.seed, lookup.contents)
     if shards.find_shards(path):
-        return shards.shards(path, lookup.seed)
-    return folder.folder(path, lookup.seed, lookup.follow_links)
+        return shards.shards(path, lookup.seed, lookup.contents)
+    return folder.folder(path, lookup.seed, lookup.contents, lookup.follow_links)
 
 
-__all__ = ["Dataset", "Lookup", "Pixels", "Split", "cache_name", "entries", "find_dataset", "imagenet_labels", "known"]
+__all__ = [
+    "Contents",
+    "Dataset",
+    "Lookup",
+    "Pixels",
+    "Split",
+    "cache_name",
+    "entries",
+    "find_dataset",
+    "imagenet_labels",
+    "known",
+    "read_contents",
+]

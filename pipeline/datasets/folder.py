@@ -1,4 +1,4 @@
-"""Any folder of images as a data set: `<split>/<class>/*.jpg`, or `<class>/*.jpg`, then split by a seed.
+"""Any folder of images as a data set: `<split>/<class>/*.jpg`, or `<class>/*.jpg`, then split as draw.py does.
 
 A class is a folder; its name, with "_" for a space, is the class name. Files count as images by their suffix; whether
 they are is found out when they are read.
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.datasets.base import Dataset, Split, Stamp
+from mma.pipeline.datasets.contents import Contents
+from mma.pipeline.datasets.draw import draw_splits, drawn_note
 from mma.pipeline.datasets.image_files import read_image_file, stamp_image_file
 from mma.pipeline.datasets.names import shown_name, shown_path
 from mma.pipeline.errors import UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-TRAIN_SHARE, VAL_SHARE = 0.5, 0.2  # of a class, the rest is test: the shares CoOp uses where none are published
 TEMPLATES = ("a photo of a {}.",)
 
 
@@ -48,43 +49,20 @@ class FileSplit:
         return read_image_file(self.root, self.paths[row], self.follow_links)
 
 
-def folder(path: Path, seed: int, follow_links: bool = False) -> Dataset:
+def folder(path: Path, seed: int, contents: Contents, follow_links: bool = False) -> Dataset:
     """The data set in a folder; raises UsageError where it is empty or has no classes."""
     tops = subfolders(path)
     if not tops:
         raise UsageError(f"{path} has no folders: expected <split>/<class>/*.jpg or <class>/*.jpg")
     if all(top.lower() in SPLITS for top in tops):
         return _published_splits(path, tops, follow_links)
-    return _seeded_splits(path, tops, seed, follow_links)
+    return _drawn_splits(path, tops, seed, contents, follow_links)
 
 
 def dataset_name(path: Path) -> str:
     """A name for one's own data, in [a-z0-9-]: that of the folder, file or link at the path."""
     own = Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links)
     return re.sub(r"[^a-z0-9]+", "-", (own.name if own.is_dir() else own.stem).lower()).strip("-") or "own"
-
-
-def draw_splits(labels: NDArray[np.int32], classes: int, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Rows of train, val and test, as shares of every class drawn by a seed; a class's draw depends on no other.
-
-    At least one row of a class goes to train; the rows of a split stay in the order given. Empty splits are left out.
-    """
-    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "val": [], "test": []}
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=classes))[:-1])
-    for label, rows in enumerate(by_class):
-        order = np.random.default_rng([seed, label]).permutation(len(rows))
-        first = max(1, int(len(rows) * TRAIN_SHARE))
-        second = first + int(len(rows) * VAL_SHARE)
-        for split, chosen in zip(parts, (order[:first], order[first:second], order[second:]), strict=True):
-            parts[split].append(rows[np.sort(chosen)])
-    joined = {split: np.sort(np.concatenate(rows)) for split, rows in parts.items()}
-    return {split: rows for split, rows in joined.items() if len(rows)}
-
-
-def drawn_note(seed: int) -> str:
-    """How `draw_splits` made the splits, in words."""
-    shares = f"{TRAIN_SHARE:.0%} / {VAL_SHARE:.0%} / {1 - TRAIN_SHARE - VAL_SHARE:.0%}"
-    return f"no splits are given: train / val / test drawn as {shares} of every class, seed {seed}"
 
 
 def clean_name(entry: str) -> str:
@@ -187,11 +165,12 @@ def _published_splits(path: Path, tops: Sequence[str], follow_links: bool) -> Da
     return Dataset(dataset_name(path), classnames, TEMPLATES, splits, notes)
 
 
-def _seeded_splits(path: Path, classes: Sequence[str], seed: int, follow_links: bool) -> Dataset:
+def _drawn_splits(path: Path, classes: Sequence[str], seed: int, contents: Contents, follow_links: bool) -> Dataset:
     classnames = clean_names(path, classes)
     files = files_by_class(path, [image_paths(path, entry) for entry in classes], follow_links)
     counts = np.bincount(files.labels, minlength=len(classes))
     refuse_empty(path, classes, counts)
     refuse_single(path, classes, counts)
-    splits = {split: some_rows(files, rows) for split, rows in draw_splits(files.labels, len(classes), seed).items()}
-    return Dataset(dataset_name(path), classnames, TEMPLATES, splits, (drawn_note(seed),))
+    splits = {split: some_rows(files, rows) for split, rows in draw_splits(files, seed, contents, path).items()}
+    notes = (drawn_note(seed), *untrained_notes(classnames, splits))
+    return Dataset(dataset_name(path), classnames, TEMPLATES, splits, notes)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.datasets.base import Dataset, Stamp, stamp_of
-from mma.pipeline.datasets.folder import SPLITS, TEMPLATES, clean_names, dataset_name, draw_splits, drawn_note
+from mma.pipeline.datasets.contents import Contents
+from mma.pipeline.datasets.draw import draw_splits, drawn_note
+from mma.pipeline.datasets.folder import SPLITS, TEMPLATES, clean_names, dataset_name, untrained_notes
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.datasets.labels import NAMES_FILE, read_classes
 from mma.pipeline.errors import UsageError, WorkError
@@ -67,7 +69,7 @@ def is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def hub(name: str, seed: int) -> Dataset:
+def hub(name: str, seed: int, contents: Contents) -> Dataset:
     """A data set of the hub, `name` or `name:configuration`, or a saved folder. UsageError for one without images."""
     found = _load(name)
     first = next(iter(found.values()))
@@ -82,9 +84,10 @@ def hub(name: str, seed: int) -> Dataset:
     undecoded = {key: _undecoded(table, image) for key, table in found.items()}
     if not splits or splits.keys() == {"train"}:
         key = next(iter(found))
-        drawn = draw_splits(labels[key], len(classnames), seed)
+        everything = TableSplit(undecoded[key], np.arange(len(labels[key])), labels[key], key)
+        drawn = draw_splits(everything, seed, contents, f"{PREFIX}{name}")
         chosen = {s: TableSplit(undecoded[key], rows, labels[key][rows], key) for s, rows in drawn.items()}
-        notes = [drawn_note(seed)]
+        notes = [drawn_note(seed), *untrained_notes(classnames, chosen)]
     elif {"train", "test"} <= splits.keys():
         chosen = {
             s: TableSplit(undecoded[splits[s][0]], np.arange(len(splits[s][1])), labels[splits[s][0]], splits[s][0])

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from mma.pipeline.datasets.base import ABSENT, Dataset
+from mma.pipeline.datasets.contents import Contents
+from mma.pipeline.datasets.draw import draw_splits, drawn_note
 from mma.pipeline.datasets.folder import (
     SPLITS,
     TEMPLATES,
     FileSplit,
     dataset_name,
-    draw_splits,
-    drawn_note,
     refuse_empty,
     refuse_single,
     some_rows,
@@ -78,7 +78,7 @@ class _Read:
         self.split.append(at)
 
 
-def manifest(file: Path, root: Path | None, seed: int, follow_links: bool = False) -> Dataset:
+def manifest(file: Path, root: Path | None, seed: int, contents: Contents, follow_links: bool = False) -> Dataset:
     """The data set of a manifest. UsageError, in one line that names the row, for what is wrong with it."""
     read = _Read(file)
     for line, (path, label, split) in enumerate(_rows(file), start=1):
@@ -97,7 +97,7 @@ def manifest(file: Path, root: Path | None, seed: int, follow_links: bool = Fals
         if len(read.splits) > 1:
             raise UsageError(f"{file} has rows with a split and rows without: fill the column, or leave it out")
         refuse_single(file, classnames, counts)
-        splits = draw_splits(labels, len(classnames), seed)
+        splits = draw_splits(everything, seed, contents, file)
         notes.append(drawn_note(seed))
     else:
         missing = " and ".join(repr(name) for name in ("train", "test") if name not in read.splits)

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from mma.pipeline.datasets.base import Dataset, Split
 from mma.pipeline.datasets.catalog import CatalogEntry
-from mma.pipeline.datasets.folder import FileSplit, draw_splits, drawn_note, some_rows
+from mma.pipeline.datasets.contents import Contents
+from mma.pipeline.datasets.draw import draw_splits, drawn_note
+from mma.pipeline.datasets.folder import FileSplit, some_rows
 from mma.pipeline.datasets.readers import ClassedPaths, Place, read_annotations
 from mma.pipeline.datasets.split_file import read_split_file
 from mma.pipeline.errors import UsageError, WorkError
@@ -21,20 +23,22 @@ from mma.pipeline.regular_files import read_text
 NO_VAL = "; no val split is published"
 
 
-def published(entry: CatalogEntry, root: Path, seed: int, follow_links: bool, console: Console | None) -> Dataset:
+def published(
+    entry: CatalogEntry, root: Path, seed: int, contents: Contents, follow_links: bool, console: Console | None
+) -> Dataset:
     """A published data set below `root`; `seed` draws splits where none are published.
 
     What is not there is downloaded, and shown on `console`; without one it is refused.
     UsageError where it is not complete, WorkError where a download fails.
     """
-    dataset = _found(entry, _find_or_download(entry, root, console), seed)
+    dataset = _found(entry, _find_or_download(entry, root, console), seed, contents, follow_links)
     if not follow_links:
         return dataset
     linked = {n: replace(s, follow_links=True) if isinstance(s, FileSplit) else s for n, s in dataset.splits.items()}
     return replace(dataset, splits=linked)
 
 
-def _found(entry: CatalogEntry, place: Place, seed: int) -> Dataset:
+def _found(entry: CatalogEntry, place: Place, seed: int, contents: Contents, follow_links: bool) -> Dataset:
     if entry.reader == "cifar":
         from mma.pipeline.datasets.cifar import cifar_splits
 
@@ -48,8 +52,8 @@ def _found(entry: CatalogEntry, place: Place, seed: int) -> Dataset:
     rows = read_annotations(place)
     classnames, notes = _classnames(place)
     if "all" in rows:
-        files = _files(place, rows["all"], "images")
-        drawn = draw_splits(files.labels, len(entry.classes), seed)
+        files = replace(_files(place, rows["all"], "images"), follow_links=follow_links)
+        drawn = draw_splits(files, seed, contents, place.base)
         splits = {split: some_rows(files, chosen) for split, chosen in drawn.items()}
         notes.append(f"splits: {drawn_note(seed)}{_coop_hint(place)}")
         if len(files.labels) != entry.files:

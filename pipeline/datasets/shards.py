@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mma.pipeline.datasets.base import ABSENT, NO_FILE, Dataset, Stamp, stamp_of
+from mma.pipeline.datasets.contents import Contents
+from mma.pipeline.datasets.draw import draw_splits, drawn_note
 from mma.pipeline.datasets.folder import (
     SPLITS,
     SUFFIXES,
     TEMPLATES,
     dataset_name,
-    draw_splits,
-    drawn_note,
     refuse_empty,
     refuse_single,
     untrained_notes,
@@ -121,7 +121,7 @@ def find_shards(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def shards(path: Path, seed: int) -> Dataset:
+def shards(path: Path, seed: int, contents: Contents) -> Dataset:
     """The data set of a folder of shards, or of one shard. UsageError, in one line, for what is wrong with it."""
     by_split = find_shards(path)
     root = path.parent if path.is_file() else path
@@ -143,7 +143,8 @@ def shards(path: Path, seed: int) -> Dataset:
     refuse_empty(path, classnames, counts)
     if "" in by_split:
         refuse_single(path, classnames, counts)
-        rows: Mapping[str, NDArray[np.int64]] = draw_splits(labels, len(classnames), seed)
+        everything = _members(root, names, index, labels, np.arange(len(labels)))
+        rows: Mapping[str, NDArray[np.int64]] = draw_splits(everything, seed, contents, path)
         notes.append(drawn_note(seed))
     else:
         at = {split: [names.index(shard) for shard in found] for split, found in by_split.items()}

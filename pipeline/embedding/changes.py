@@ -7,7 +7,7 @@ embedding is that of the bytes that were there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,13 @@ from rich.console import Console
 
 from mma.cache import Chunk, Status, open_cache
 from mma.pipeline.datasets.base import ABSENT, Dataset, Split
-from mma.pipeline.embedding.encode import UNKNOWN, row_fault, unreadable
-from mma.pipeline.embedding.images import content_hash
+from mma.pipeline.datasets.contents import UNKNOWN, row_content
 from mma.pipeline.embedding.seen import Seen, of_content
 from mma.pipeline.progress import track
 
 MANY = 1000  # images that are read without saying so
+
+RowContent = Callable[[Split, int], bytes]  # a row -> its content hash as it is now; UNKNOWN where it cannot be read
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class _Suspect:
     missing: bool  # whether it could not be read when the chunk was done
 
 
-def find_changes(path: Path, dataset: Dataset, workers: int, console: Console) -> Changes:
-    """Compare the rows that a cache has with what the data set has now.
+def find_changes(
+    path: Path, dataset: Dataset, workers: int, console: Console, content_of: RowContent = row_content
+) -> Changes:
+    """Compare the rows that a cache has with what the data set has now, by the hashes that `content_of` gives.
 
     WorkError where a disk fails, CacheError where the cache is damaged. What was found unchanged is
     written down (seen.py), so the caller must hold the cache's lock.
@@ -69,7 +72,7 @@ def find_changes(path: Path, dataset: Dataset, workers: int, console: Console) -
         lost = np.isin(np.arange(chunk.start, chunk.stop), list(missing[chunk.split]))  # tried again by every run
         for at in np.flatnonzero((differs | lost) & (now != ABSENT).any(axis=1)):
             suspects.append(_Suspect(chunk, chunk.start + int(at), bool(lost[at])))
-    faults = _compare(suspects, dataset, content, workers, console)
+    faults = _compare(suspects, dataset, content, workers, console, content_of)
     for chunk in unknown:
         if not any(chunk == suspect.chunk for suspect in faults):
             rows = slice(chunk.start, chunk.stop)
@@ -83,12 +86,13 @@ def _compare(
     content: dict[str, NDArray[np.uint8]],
     workers: int,
     console: Console,
+    content_of: RowContent,
 ) -> list[_Suspect]:
     """The suspects that are not what they were."""
 
     def differs(suspect: _Suspect) -> bool:
         split, row = suspect.chunk.split, suspect.row
-        return _hash(dataset.splits[split], row) not in (UNKNOWN, content[split][row].tobytes())
+        return content_of(dataset.splits[split], row) not in (UNKNOWN, content[split][row].tobytes())
 
     quiet = Console(quiet=True)
     shown = console if len(suspects) > MANY else quiet
@@ -101,16 +105,6 @@ def _compare(
             found += [suspect] if other else []
             advance(1)
     return found
-
-
-def _hash(split: Split, row: int) -> bytes:
-    """The content hash of a row as it is now; UNKNOWN where it cannot be read. WorkError where the disk fails."""
-    try:
-        return content_hash(split.read(row))
-    except OSError as error:
-        if row_fault(error) is None:
-            raise unreadable(split.paths[row], error) from error
-        return UNKNOWN
 
 
 def _told(faults: Sequence[_Suspect], dataset: Dataset) -> Changes:

@@ -3,6 +3,7 @@
     make_plan     plan.py    what is to be done: data set, model, header, the chunks that are still to do
     show_plan     show.py    say it, with an estimate of the time
     run_plan      run.py     encode (encode.py), write each finished chunk, and journal it
+    grow          grow.py    of a data set that has other rows now: copy what is known, encode the rest
 
 A run that is interrupted loses the chunk in flight, and the same command continues.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mma.pipeline.embedding.add_text import add_text
+from mma.pipeline.embedding.grow import grow
 from mma.pipeline.embedding.plan import make_plan
 from mma.pipeline.embedding.run import run_plan
 from mma.pipeline.embedding.settings import EmbedSettings
@@ -31,7 +33,10 @@ def embed(settings: EmbedSettings, console: Console) -> Path:
         console.print(f"{plan.path} is complete: nothing to do. Next:", next_step(plan.path, plan.header))
     else:
         show_plan(plan, console)
-        if run_plan(plan, console):
+        if plan.growth:
+            grow(plan, plan.growth, console)
+            show_summary(plan, console)
+        elif run_plan(plan, console):
             show_summary(plan, console)
         else:
             show_shard(plan, console)

@@ -21,19 +21,15 @@ from torch import Tensor
 
 from mma.cache import Chunk, FailedRow, Status
 from mma.pipeline.datasets.base import Dataset, Split, Stamp
+from mma.pipeline.datasets.contents import ROW_FAULTS, UNKNOWN, content_hash, unreadable
 from mma.pipeline.embedding.chunk import rows_in_batch
 from mma.pipeline.embedding.clip import FrozenClip
-from mma.pipeline.embedding.images import BadImage, content_hash, decode, decoded, own_bound
+from mma.pipeline.embedding.images import BadImage, decode, decoded, own_bound
 from mma.pipeline.embedding.threads import side_by_side
 from mma.pipeline.embedding.views import Views
 from mma.pipeline.errors import WorkError
 
 AHEAD = 2  # batches decoded ahead of the model
-ROW_FAULTS = {
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
-    *(errno.ENXIO, errno.ENODEV),  # a socket, a device that is none
-}
-UNKNOWN = bytes(32)  # the content hash of a row whose bytes were not read
 
 
 @dataclass(frozen=True)
@@ -135,14 +131,6 @@ def row_fault(error: OSError) -> BadImage | None:
     if error.errno == errno.EFBIG:
         return BadImage(Status.TOO_LARGE, error.strerror or "too large")
     return None
-
-
-def unreadable(path: str, error: OSError) -> WorkError:
-    """A disk, or a network, that fails while a row is read."""
-    return WorkError(
-        f"{path} could not be read ({error.strerror or error}); what is done is kept: "
-        "see to the disk, and run the same command again"
-    )
 
 
 def _prepare(split: Split, name: str, row: int, how: Encoding) -> _Prepared:

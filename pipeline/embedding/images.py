@@ -11,7 +11,6 @@ thread. A machine that has less than that raises MemoryError, which is no fault 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 import warnings
@@ -147,14 +146,6 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if isinstance(clear, int):
         eight[grey == clear] = 255
     return Image.fromarray(eight).convert("RGB")
-
-
-def content_hash(data: bytes | Pixels) -> bytes:
-    """SHA-256 of a row's bytes as they were read; of pixels, that of their PPM file (P6)."""
-    if isinstance(data, np.ndarray):
-        height, width, _ = data.shape
-        data = f"P6\n{width} {height}\n255\n".encode() + data.tobytes()
-    return hashlib.sha256(data).digest()
 
 
 def _unreadable(error: Exception) -> BadImage:

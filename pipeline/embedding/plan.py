@@ -9,19 +9,33 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, Header, Shard, must_match, open_cache, refuse_if_locked
+from mma.cache import (
+    CacheWriter,
+    Chunk,
+    Header,
+    Shard,
+    discard_replacement,
+    mend_replacement,
+    must_match,
+    open_cache,
+    refuse_if_locked,
+)
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.changes import Changes, find_changes
 from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.chunk import rows_in_batch, rows_in_chunk
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
+from mma.pipeline.embedding.grown_texts import grown_prompts
+from mma.pipeline.embedding.growth import Growth, find_growth, new_rows, pending_chunks
 from mma.pipeline.embedding.header import load_chosen_clip, make_encoding, make_header, workers_of
+from mma.pipeline.embedding.known import KnownContents
 from mma.pipeline.embedding.prompts import PromptSet, read_prompts
 from mma.pipeline.embedding.rows import absent_notes, load_dataset
 from mma.pipeline.embedding.settings import EmbedSettings, failure_limit
 from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import UsageError
+from mma.pipeline.options import written
 
 PROBE = 16  # images timed, for the estimate
 SHOWN = 3  # images named that have changed
@@ -44,6 +58,7 @@ class EmbedPlan:
     complete: bool  # whether nothing is to be done
     most_failures: int  # rows that may fail
     seconds: float  # that a picture takes, by the probe; 0 where no image is to be encoded
+    growth: Growth | None = None  # of a cache whose data set has other rows now
     shard: Shard | None = None  # of the chunks, to which this run keeps
 
 
@@ -76,10 +91,12 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
 
     Raises UsageError or CacheError, in one line, for what cannot be done, WorkError where a download fails.
     """
-    check_settings(settings)
     path, shard = cache_path(settings), shard_of(settings)
+    mend_replacement(path)
+    check_settings(settings)
     refuse_if_locked(path, shard)
-    dataset = load_dataset(settings, console)
+    contents = KnownContents(path, workers_of(settings), console)
+    dataset = load_dataset(settings, console, contents)
     prompts: tuple[PromptSet, ...] = ()
     if dataset.classnames and (shard is None or shard.index == 1):  # one shard does the texts
         prompts = read_prompts(settings.prompts, settings.templates, dataset.classnames, dataset.templates)
@@ -87,7 +104,10 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     clip = load_chosen_clip(settings)
     wanted = make_header(dataset, clip, settings)
     exists = path.exists()
-    stored = _read_stored(path, wanted, dataset, settings, console) if exists else _Stored(wanted)
+    growth = find_growth(open_cache(path, partial=True), wanted, dataset, contents) if exists else None
+    if growth:
+        return _grown_plan(settings, path, dataset, clip, growth, prompts, notes)
+    stored = _read_stored(path, wanted, dataset, settings, contents, console) if exists else _Stored(wanted)
     check_templates(path, prompts, stored.prompts)
     encoding = make_encoding(clip, settings, stored.header)
     complete = stored.complete and not stored.redo and {p.name for p in prompts} <= set(stored.prompts)
@@ -113,6 +133,42 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     )
 
 
+def _grown_plan(
+    settings: EmbedSettings,
+    path: Path,
+    dataset: Dataset,
+    clip: FrozenClip,
+    growth: Growth,
+    asked: tuple[PromptSet, ...],
+    notes: Sequence[str],
+) -> EmbedPlan:
+    """What is to be done where the data set has other rows than its cache. UsageError where that was not asked for."""
+    if not settings.update:
+        alone = f", without {written('shard', settings.shard)}," if settings.shard else ""
+        raise UsageError(
+            f"{dataset.name} is not what {path} was made from: {growth.told()}; `update=True`{alone} embeds what is "
+            "new into the same cache, another cache keeps both"
+        )
+    encoding = make_encoding(clip, settings, growth.header)
+    fresh, pending = new_rows(growth, dataset, pending_chunks(growth, path))
+    return EmbedPlan(
+        path=path,
+        dataset=dataset,
+        clip=clip,
+        header=growth.header,
+        encoding=encoding,
+        prompts=grown_prompts(growth.old, asked, dataset.classnames),
+        pending=tuple(pending),
+        redo=(),
+        notes=(*notes, f"since the cache was made: {growth.told()}"),
+        exists=True,
+        complete=False,
+        most_failures=failure_limit(settings.max_failures, sum(growth.header.rows.values())),
+        seconds=_probe(clip, fresh, pending[0], encoding, threads_of(growth.header)) if pending else 0.0,
+        growth=growth,
+    )
+
+
 def shard_of(settings: EmbedSettings) -> Shard | None:
     """The shard that a run keeps to."""
     return Shard(*map(int, settings.shard.split("/"))) if settings.shard else None
@@ -135,27 +191,32 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
                 )
 
 
-def _read_stored(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
+def _read_stored(
+    path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
+) -> _Stored:
     """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
     if settings.shard:
-        return _read_shared(path, wanted, dataset, settings, console)
+        return _read_shared(path, wanted, dataset, settings, contents, console)
     with CacheWriter.resume(path, wanted) as writer:
+        discard_replacement(path)
         pending = {chunk.unit for chunk in writer.pending()}
         done = frozenset(chunk.unit for chunk in writer.header.chunks() if chunk.unit not in pending)
-        changes = find_changes(path, dataset, workers_of(settings), console)
+        changes = find_changes(path, dataset, workers_of(settings), console, contents.of_row)
         if changes.changed and not settings.update:
             raise _changed(changes, path)
         return _Stored(writer.header, tuple(writer.prompts), writer.complete, done, changes)
 
 
-def _read_shared(path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, console: Console) -> _Stored:
+def _read_shared(
+    path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
+) -> _Stored:
     """How far a cache is that other shards may be writing: it is read alone. Errors as of `_read_stored`.
 
     Rows that were missing and are back are left to a run of the whole.
     """
     cache = open_cache(path, partial=True)
     must_match(path, cache.header, wanted)
-    changes = find_changes(path, dataset, workers_of(settings), console)
+    changes = find_changes(path, dataset, workers_of(settings), console, contents.of_row)
     if changes.changed:
         raise _changed(changes, path)
     return _Stored(cache.header, cache.prompts, cache.complete, frozenset(cache.journal))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mma.pipeline.datasets import Dataset, Lookup, Pixels, Split, find_dataset
+from mma.pipeline.datasets import Contents, Dataset, Lookup, Pixels, Split, find_dataset, read_contents
 from mma.pipeline.datasets.base import ABSENT, Stamp
 from mma.pipeline.datasets.folder import FileSplit, dataset_name
 from mma.pipeline.datasets.names import shown_path
@@ -29,11 +29,16 @@ NEIGHBOURS = 10  # rows to either side that tell a file that is gone from a fold
 ABSENT_RUN = 20  # rows in a row that are not there to begin with: too many to be single files
 
 
-def load_dataset(settings: EmbedSettings, console: Console | None = None) -> Dataset:
-    """The data set that the settings name, limited as they say; what is downloaded is shown on `console`."""
+def load_dataset(
+    settings: EmbedSettings, console: Console | None = None, contents: Contents = read_contents
+) -> Dataset:
+    """The data set that the settings name, limited as they say; what is downloaded is shown on `console`.
+
+    `contents` gives the hashes that splits are drawn by, where there are none.
+    """
     if settings.dataset is None:
         raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
-    lookup = Lookup(settings.root, settings.download, settings.split_seed, settings.follow_links)
+    lookup = Lookup(settings.root, settings.download, settings.split_seed, settings.follow_links, contents)
     found = _unlabelled(settings) if settings.unlabelled else find_dataset(settings.dataset, lookup, console)
     dataset = limit(found, settings.limit)
     return replace(dataset, splits={name: Watched(split, split.stamps()) for name, split in dataset.splits.items()})

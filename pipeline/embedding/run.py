@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from mma.cache import CacheWriter, ManifestSplit, ShardWriter
+from mma.cache import CacheWriter, Chunk, FailedRow, ManifestSplit, ShardWriter
 from mma.pipeline.datasets import Dataset
-from mma.pipeline.embedding.clip import FrozenClip, Outputs
+from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
 from mma.pipeline.embedding.header import read_manifest
 from mma.pipeline.embedding.place import check_space
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.embedding.prompts import PromptSet
 from mma.pipeline.embedding.seen import Seen
-from mma.pipeline.embedding.threads import computing_with, side_by_side, threads_of
+from mma.pipeline.embedding.texts import encode_texts
+from mma.pipeline.embedding.threads import computing_with, threads_of
 from mma.pipeline.errors import WorkError
 from mma.pipeline.progress import track
-
-TEXT_BATCH = 256
 
 
 def run_plan(plan: EmbedPlan, console: Console) -> bool:
@@ -56,9 +55,8 @@ def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console
     for prompt_set in plan.prompts:
         if prompt_set.name not in writer.prompts:
             embed_text(console, plan.clip, writer, prompt_set, at_once)
-    how = replace(
-        plan.encoding, batch=writer.header.batch, at_once=at_once
-    )  # another shard may have laid the cache out
+    # another shard may have laid the cache out, with batches of its own
+    how = replace(plan.encoding, batch=writer.header.batch, at_once=at_once)
     embed_images(console, plan.clip, plan.dataset, writer, how, plan.most_failures)
 
 
@@ -66,20 +64,9 @@ def embed_text(
     console: Console, clip: FrozenClip, writer: CacheWriter | ShardWriter, prompts: PromptSet, at_once: int = 1
 ) -> None:
     """Encode a prompt set, so many batches at once, and store it. WorkError where the model returns no numbers."""
-    texts = prompts.flat()
-    batches = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
-    parts: list[Outputs] = []
-    with track(console, f"text {prompts.name}", len(texts), "texts") as advance:
-        for part in side_by_side(clip.read, batches, at_once if clip.device.type == "cpu" else 1, clip.model):
-            parts.append(part)
-            advance(len(part.embedding))
-    embedding = np.concatenate([part.embedding for part in parts])
-    before = [part.penultimate for part in parts if part.penultimate is not None]
-    penultimate = np.concatenate(before) if before else None
-    if not np.isfinite(embedding).all() or not (penultimate is None or np.isfinite(penultimate).all()):
-        raise WorkError("the model returned NaN or infinity for a text: try `precision=fp32`")
-    shaped = None if penultimate is None else prompts.shaped(penultimate)
-    writer.write_text(prompts.name, prompts.templates, prompts.shaped(embedding), prompts.texts, shaped)
+    found = encode_texts(console, clip, prompts.name, prompts.flat(), at_once)
+    before = None if found.penultimate is None else prompts.shaped(found.penultimate)
+    writer.write_text(prompts.name, prompts.templates, prompts.shaped(found.embedding), prompts.texts, before)
 
 
 def embed_images(
@@ -99,15 +86,20 @@ def embed_images(
         for encoded in encode_chunks(clip, dataset, pending, how, advance):
             chunk, failures = encoded.chunk, encoded.failures
             failed += len(failures)
-            if failed > most:
-                row, _, reason = failures[-1]
-                raise WorkError(
-                    f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
-                    f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
-                    "or allow more"
-                )
+            refuse_failures(failed, most, dataset, chunk, failures)
             seen.write(chunk.unit, encoded.content, encoded.stamps)
             writer.write(chunk, encoded.embedding, failures, encoded.content, encoded.penultimate)
+
+
+def refuse_failures(failed: int, most: int, dataset: Dataset, chunk: Chunk, failures: Sequence[FailedRow]) -> None:
+    """WorkError where more than `most` rows of a cache have failed, the last `failures` among them in this chunk."""
+    if failures and failed > most:
+        row, _, reason = failures[-1]
+        raise WorkError(
+            f"{failed:,} images have failed, and {most:,} may (`max_failures=N`; the last is "
+            f"{dataset.splits[chunk.split].paths[row]}: {reason}); what is done is kept: mend the data set, "
+            "or allow more"
+        )
 
 
 def disk_error(path: Path, error: OSError) -> WorkError:

@@ -113,7 +113,7 @@ class EmbedSettings:
 
     cache: Annotated[Path | None, Option("The cache to write.", OUTPUT, shown="cache/<name>.zarr")] = None
     dtype: Annotated[str, Option("Number type of stored image embeddings.", OUTPUT, choices=DTYPES)] = "float16"
-    update: Annotated[bool, Option("Embed changed images again.", OUTPUT)] = False
+    update: Annotated[bool, Option("Embed what has changed, or is new.", OUTPUT)] = False
     shard: Annotated[
         str | None, Option("One of several runs that share the work: 1/4 to 4/4.", OUTPUT, read=read_shard)
     ] = None

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from mma.cache import CacheError, CacheWriter, Shard, ShardWriter, lock, merge_shards, open_cache, verify
+from mma.cache import (
+    CacheError,
+    CacheWriter,
+    Shard,
+    ShardWriter,
+    lock,
+    mend_replacement,
+    merge_shards,
+    open_cache,
+    replacing,
+    verify,
+)
 
 from .writing import LAYOUTS, Server, header, manifest, open_writer, snapshot, write, write_shard
 
@@ -92,10 +103,26 @@ def test_shards_and_a_run_of_the_whole_exclude_each_other(tmp_path: Path, monkey
                 open_whole()
         with pytest.raises(CacheError, match=r"shard 1/4 of .* is being written by process"):
             lock.refuse_if_locked(path)
+        with (
+            pytest.raises(CacheError, match=r"shard 1/4 of .* is being written by process"),
+            replacing(path, header(LAYOUTS[SMALL]), manifest(header(LAYOUTS[SMALL]))),
+        ):
+            pass
         with pytest.raises(CacheError, match=r"shard 1/4 of .* is being written by process"):
             join(path, Shard(1, 8))
     with open_writer(path, LAYOUT), pytest.raises(CacheError, match=r"rows.zarr is being written by process"):
         join(path, Shard(1, 4))
+
+
+def test_a_killed_replacement_is_mended_by_nobody_while_a_shard_is_written(tmp_path: Path) -> None:
+    path, aside = tmp_path / "rows.zarr", tmp_path / ".rows.zarr.was"
+    with join(path, Shard(1, 4)):
+        path.rename(aside)
+        with pytest.raises(CacheError, match=r"shard 1/4 of .* is being written by process"):
+            mend_replacement(path)
+        assert aside.exists()
+    mend_replacement(path)
+    assert open_cache(path, partial=True).progress() == (0, 10)
 
 
 def test_a_run_of_the_whole_takes_up_what_shards_have_done(

@@ -2,8 +2,8 @@
 
     python writing.py serve        forks a child for every request on stdin (a JSON line): a kill then costs no start
 
-A request is {"do": "write" | "add" | "repair" | "2/4" (a shard), "path", "layout", "point", "times"}; the answer is two
-lines, the child's process id and how it ended (0, or minus the signal).
+A request is {"do": one of WORK or "2/4" (a shard), "path", "layout", "point", "times"}; the answer is two lines, the
+child's process id and how it ended (0, or minus the signal).
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ from mma.cache import (
     Shard,
     ShardWriter,
     Status,
+    discard_replacement,
     killpoint,
     mend,
+    mend_replacement,
+    open_cache,
+    replacing,
 )
+from mma.cache import replace as cache_replace
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,29 @@ def repair(path: Path, layout: str) -> None:
     write(path, layout)
 
 
+def update(path: Path, layout: str) -> None:
+    """Replace a cache by one of another layout, from wherever that stands."""
+    about = header(LAYOUTS[layout])
+    mend_replacement(path)
+    if open_cache(path).header.rows == about.rows:
+        with CacheWriter.resume(path, about):
+            discard_replacement(path)
+        return
+    with replacing(path, about, manifest(about)) as writer:
+        for name in TEMPLATES:
+            if name not in writer.prompts:
+                write_text(writer, name)
+        write_pending(writer)
+        if not writer.complete:
+            writer.finish()
+
+
+def update_in_two_steps(path: Path, layout: str) -> None:
+    """The same where two names cannot be exchanged."""
+    cache_replace.exchange_names = lambda one, other: False
+    update(path, layout)
+
+
 def snapshot(path: Path) -> dict[str, str]:
     """SHA-256 of every file of a cache."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -242,18 +270,27 @@ class Server:
         return self._process.stdout.readline()
 
 
+WORK = {
+    "write": write,
+    "add": add_text,
+    "repair": repair,
+    "update": update,
+    "update in two steps": update_in_two_steps,
+}
+
+
 def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
             killpoint.arm(request["point"], killpoint.die, request["times"])
-            path, layout = Path(request["path"]), request["layout"]
+            path, layout, work = Path(request["path"]), request["layout"], WORK.get(request["do"])
             try:
-                if "/" in request["do"]:
-                    write_shard(path, layout, Shard(*map(int, request["do"].split("/"))))
+                if work:
+                    work(path, layout)
                 else:
-                    {"write": write, "add": add_text, "repair": repair}[request["do"]](path, layout)
+                    write_shard(path, layout, Shard(*map(int, request["do"].split("/"))))
                 os._exit(0)
             except CacheError as error:
                 print(error, file=sys.stderr)

@@ -64,6 +64,16 @@ def photo_folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture
+def listed(photo_folder: Path) -> Path:
+    """A manifest of the photos: rows that stay when files go."""
+    lines = ["path,label,split"]
+    for name in ("big_dog", "bird", "cat"):
+        lines += [f"{name}/{number}.jpg,{name},{'train' if number < 8 else 'test'}" for number in range(10)]
+    (photo_folder / "all.csv").write_text("\n".join(lines) + "\n")
+    return photo_folder / "all.csv"
+
+
 Embed = Callable[..., tuple[Path, str]]
 
 

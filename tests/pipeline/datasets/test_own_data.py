@@ -13,7 +13,9 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mma.pipeline.datasets import Dataset, Lookup, find_dataset
-from mma.pipeline.datasets.folder import draw_splits
+from mma.pipeline.datasets.base import Stamp, no_stamps
+from mma.pipeline.datasets.contents import read_contents
+from mma.pipeline.datasets.draw import SHARES, draw_splits
 from mma.pipeline.embedding.header import manifest_hash
 from mma.pipeline.errors import UsageError
 
@@ -125,9 +129,11 @@ def test_a_parquet_manifest_says_the_same_as_a_csv(tmp_path: Path) -> None:
 
 def test_without_splits_they_are_drawn_and_it_is_said(tmp_path: Path) -> None:
     rows = [(f"{name}{n}.jpg", name) for name in ("cat", "dog") for n in range(10)]
-    write_photos(tmp_path, rows)
+    for number, (path, _) in enumerate(rows):
+        (tmp_path / path).write_bytes(jpeg(number))
     dataset = load(write_csv(tmp_path / "photos.csv", rows, ("path", "label")), seed=3)
-    assert {split: len(found.labels) for split, found in dataset.splits.items()} == {"train": 10, "val": 4, "test": 6}
+    assert dataset.splits.keys() == {"train", "val", "test"}
+    assert sorted(path for split in dataset.splits.values() for path in split.paths) == sorted(path for path, _ in rows)
     assert any("drawn" in note and "seed 3" in note for note in dataset.notes)
 
 
@@ -219,17 +225,64 @@ def test_a_names_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "class 'cat' of" in refused(file)
 
 
-@pytest.mark.slow
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=10, max_size=60), st.integers(0, 5))
-def test_drawn_splits_share_out_every_row_once_and_a_class_depends_on_no_other(labels: list[int], seed: int) -> None:
-    given_labels = np.array([*range(5), *labels], np.int32)
-    drawn = draw_splits(given_labels, 5, seed)
-    assert sorted(np.concatenate(list(drawn.values()))) == list(range(len(given_labels)))
-    assert set(given_labels[drawn["train"]]) == set(range(5))
-    others = np.where(given_labels == 0, 0, 1 + (given_labels + 1) % 4).astype(np.int32)
-    again = draw_splits(others, 5, seed)
-    assert [r for r in drawn["train"] if given_labels[r] == 0] == [r for r in again["train"] if others[r] == 0]
+@dataclass(frozen=True)
+class Images:
+    """A split in memory."""
+
+    data: list[bytes]
+    paths: list[str]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self.data), np.int32)
+
+    def stamp(self, row: int) -> Stamp:
+        return len(self.data[row]), 0, 0
+
+    def stamps(self) -> np.ndarray:
+        return no_stamps(len(self.data))
+
+    def read(self, row: int) -> bytes:
+        return self.data[row]
+
+
+def drawn_by_bytes(data: list[bytes], names: str, seed: int) -> dict[bytes, set[str]]:
+    """The splits in which each image is."""
+    drawn = draw_splits(Images(data, [f"{names}{row}" for row in range(len(data))]), seed, read_contents, "photos")
+    assert sorted(np.concatenate(list(drawn.values()))) == list(range(len(data)))
+    found: dict[bytes, set[str]] = {}
+    for split, rows in drawn.items():
+        for row in rows:
+            found.setdefault(data[row], set()).add(split)
+    return found
+
+
+MANY = [str(number).encode() for number in range(1000, 1060)]  # enough that train and test have some for every seed
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=3), max_size=40), st.randoms(use_true_random=False), st.integers(0, 20))
+def test_what_was_drawn_stays_where_it_was_whatever_is_added_or_renamed(
+    added: list[bytes], order: Random, seed: int
+) -> None:
+    then, now = drawn_by_bytes(MANY, "a", seed), [*MANY, *added, *MANY[:5]]
+    order.shuffle(now)
+    later = drawn_by_bytes(now, "b", seed)
+    assert all(len(splits) == 1 for splits in later.values())  # the same image twice is in one split
+    assert {data: later[data] for data in then} == then
+
+
+def test_another_seed_draws_other_splits_and_shares_hold_on_average() -> None:
+    data = [str(number).encode() for number in range(3000)]
+    zero, one = drawn_by_bytes(data, "a", 0), drawn_by_bytes(data, "a", 1)
+    assert zero != one
+    for split, share in SHARES.items():
+        assert abs(sum(splits == {split} for splits in zero.values()) / len(data) - share) < 0.03
+
+
+def test_too_few_images_to_draw_from_are_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"photos has no splits, and drawn by their bytes none of its 1 images is "):
+        drawn_by_bytes([b"one"], "a", 0)
 
 
 @pytest.mark.slow
@@ -298,9 +351,9 @@ def test_shards_may_lie_in_folders_and_be_numbered_or_carry_json(tmp_path: Path)
 def test_one_shard_without_a_split_is_split_by_a_seed(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "photos.tar", samples(["cat", "dog"] * 10))
     dataset = load(file, seed=1)
-    assert {split: len(rows.labels) for split, rows in dataset.splits.items()} == {"train": 10, "val": 4, "test": 6}
+    assert sum(len(rows.labels) for rows in dataset.splits.values()) == 20
     rows = dataset.splits["test"]
-    assert rows.read(3) == jpeg(int(rows.paths[3].split("/")[1][:4]))
+    assert rows.read(1) == jpeg(int(rows.paths[1].split("/")[1][:4]))
 
 
 BAD_TARS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
@@ -383,15 +436,18 @@ def test_a_hostile_shard_is_refused_in_one_line_at_once(what: str, tmp_path: Pat
 
 
 def test_a_member_of_gigabytes_is_one_row_that_is_too_large(tmp_path: Path) -> None:
-    labels = [label.ljust(512, b"\0") for label in (b"a", b"b") * 3]
-    small = b"".join(header(f"{n}.cls", 1) + label + header(f"{n}.jpg", 0) for n, label in enumerate(labels))
-    huge = header("7.cls", 1) + b"a".ljust(512, b"\0") + header("7.jpg", 3 * 2**30)
+    def member(name: str, data: bytes) -> bytes:
+        return header(name, len(data)) + data.ljust(512, b"\0")
+
+    samples = [(str(n), b"ab"[n % 2 : n % 2 + 1], f"image {n}".encode()) for n in range(20)]
+    small = b"".join(member(f"{n}.cls", label) + member(f"{n}.jpg", data) for n, label, data in samples)
+    huge = member("huge.cls", b"a") + header("huge.jpg", 3 * 2**30)
     with (tmp_path / "photos.tar").open("wb") as file:
         file.write(small + huge)
         file.truncate(len(small + huge) + 3 * 2**30 + 1024)
     dataset = load(tmp_path / "photos.tar")
     rows = [(split, row) for split in dataset.splits.values() for row in range(len(split.paths))]
-    split, row = next((split, row) for split, row in rows if split.paths[row].endswith("/7.jpg"))
+    split, row = next((split, row) for split, row in rows if split.paths[row].endswith("/huge.jpg"))
     with pytest.raises(OSError, match="3,221,225,472 bytes; at most 268,435,456 are read") as large:
         split.read(row)
     assert large.value.errno == errno.EFBIG

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from mma.cache import CacheError, CacheWriter, Chunk, Status, open_cache, verify
 from mma.pipeline.datasets import Dataset, Lookup, find_dataset
+from mma.pipeline.datasets.contents import content_hash
 from mma.pipeline.datasets.folder import FileSplit
 from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.embedding import seen as seen_file
 from mma.pipeline.embedding.embed import EmbedSettings
 from mma.pipeline.embedding.embed import embed as run
 from mma.pipeline.embedding.header import manifest_hash
-from mma.pipeline.embedding.images import content_hash
 from mma.pipeline.embedding.rows import absent_notes
 from mma.pipeline.errors import UsageError, WorkError
 
@@ -105,17 +105,17 @@ def test_an_image_overwritten_after_the_run_is_named_and_nothing_is_changed(embe
 
 @pytest.mark.slow
 def test_update_embeds_what_has_changed_and_ends_as_a_new_cache_would(
-    embed: Embed, photo_folder: Path, tmp_path: Path
+    embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
-    path, _ = embed()
+    path, _ = embed(dataset=str(listed))
     for file in ("cat/3.jpg", "bird/0.jpg"):
         (photo_folder / file).write_bytes(photo(7, (64, 64)))
-    _, said = embed(update=True)
+    _, said = embed(dataset=str(listed), update=True)
     assert "2 images (" in said
     assert "embedded anew" in said
     assert "30 to do" not in said
-    assert snapshot(path) == snapshot(embed(cache=tmp_path / "new.zarr")[0])
-    assert "nothing to do" in embed()[1]
+    assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
+    assert "nothing to do" in embed(dataset=str(listed))[1]
 
 
 @pytest.mark.slow
@@ -131,16 +131,16 @@ def test_an_update_that_is_interrupted_goes_on(embed: Embed, photo_folder: Path,
 
 @pytest.mark.slow
 def test_an_image_changed_between_a_kill_and_its_resume_is_named(
-    embed: Embed, photo_folder: Path, tmp_path: Path
+    embed: Embed, photo_folder: Path, listed: Path, tmp_path: Path
 ) -> None:
-    stopped_after(3, embed)
+    stopped_after(3, embed, dataset=str(listed))
     path = tmp_path / "photos.zarr"
     first = open_cache(path, partial=True).split("train").path[0]
     overwrite(photo_folder / first, photo(7))
     with pytest.raises(UsageError, match=rf"1 image \({first}\) is not what"):
-        embed()
-    embed(update=True)
-    assert snapshot(path) == snapshot(embed(cache=tmp_path / "new.zarr")[0])
+        embed(dataset=str(listed))
+    embed(dataset=str(listed), update=True)
+    assert snapshot(path) == snapshot(embed(dataset=str(listed), cache=tmp_path / "new.zarr")[0])
 
 
 @pytest.mark.slow
@@ -206,16 +206,6 @@ def test_a_link_in_place_of_the_note_is_not_written_through(embed: Embed, tmp_pa
 
 
 # What is missing, and what vanishes
-
-
-@pytest.fixture
-def listed(photo_folder: Path) -> Path:
-    """A manifest of the photos: rows that stay when files go."""
-    lines = ["path,label,split"]
-    for name in ("big_dog", "bird", "cat"):
-        lines += [f"{name}/{number}.jpg,{name},{'train' if number < 8 else 'test'}" for number in range(10)]
-    (photo_folder / "all.csv").write_text("\n".join(lines) + "\n")
-    return photo_folder / "all.csv"
 
 
 @pytest.mark.slow
@@ -355,8 +345,9 @@ def test_images_that_are_links_are_read_where_they_lead_only_on_request(
             (linked / name / f"{number}.jpg").symlink_to(photo_folder / name / f"{number}.jpg")
     path, said = embed(dataset=str(linked), max_failures="100%")
     assert "30 images have no embedding" in said
-    _, said = embed(dataset=str(linked), follow_links=True)
-    assert "30 images (" in said
+    with pytest.raises(UsageError, match=r"0 gone, 30 that could not be read before \(such as .*`update=True`"):
+        embed(dataset=str(linked), follow_links=True)
+    embed(dataset=str(linked), follow_links=True, update=True)
     assert all(open_cache(path).split(split).ok.all() for split in ("train", "val", "test"))
 
 

@@ -15,6 +15,7 @@ from mma.pipeline.embedding import chunk as chunk_file
 from mma.pipeline.errors import UsageError, WorkError
 
 from ...cache.writing import snapshot
+from ..conftest import photo
 
 Embed = Callable[..., tuple[Path, str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -28,6 +29,17 @@ KILLED = (
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_file, "MOST_PICTURES", 4)
+
+
+@pytest.fixture(autouse=True)
+def given_splits(photo_folder: Path) -> None:
+    """photos/<split>/<class>/<n>.jpg: of each class, five images are train, two val, three test."""
+    for folder in sorted(photo_folder.iterdir()):
+        for file in folder.iterdir():
+            split = "train" if file.stem in "01234" else "val" if file.stem in "56" else "test"
+            (photo_folder / split / folder.name).mkdir(parents=True, exist_ok=True)
+            file.rename(photo_folder / split / folder.name / file.name)
+        folder.rmdir()
 
 
 @pytest.mark.slow
@@ -87,9 +99,36 @@ def test_a_shard_counts_its_own_failures(embed: Embed, photo_folder: Path, tmp_p
 def test_an_image_that_changed_since_its_shard_was_done_is_named(embed: Embed, photo_folder: Path) -> None:
     path, _ = embed(shard="1/2")
     changed = photo_folder / open_cache(path, partial=True).split("train").path[0]
-    changed.write_bytes((photo_folder / "cat/0.jpg").read_bytes() + b"\0")
+    changed.write_bytes((photo_folder / "test/cat/9.jpg").read_bytes() + b"\0")
     with pytest.raises(UsageError, match=r"not what .* was made from"):
         embed(shard="2/2")
+
+
+@pytest.mark.parametrize("shards", [["1/2"], ["1/2", "2/2"]])
+def test_shards_do_not_make_a_cache_grow(shards: list[str], embed: Embed, photo_folder: Path) -> None:
+    for shard in shards:
+        path, _ = embed(shard=shard)
+    before = snapshot(path)
+    (photo_folder / "train/cat/new.jpg").write_bytes(photo(500))
+    told = r"1 image added, 0 moved.*; `update=True`, without `shard=2/2`, embeds what is new into the same cache"
+    with pytest.raises(UsageError, match=told):
+        embed(shard="2/2")
+    assert snapshot(path) == before
+    embed(update=True)
+    assert open_cache(path).header.rows == {"train": 16, "val": 6, "test": 9}
+
+
+def test_shards_draw_the_splits_of_a_folder_that_has_none_alike(
+    embed: Embed, photo_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "unsplit"
+    for file in photo_folder.rglob("*.jpg"):
+        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / file.parent.name / file.name).write_bytes(file.read_bytes())
+    whole, _ = embed(dataset=str(folder), cache=tmp_path / "whole.zarr")
+    for shard in ("2/2", "1/2"):
+        path, _ = embed(dataset=str(folder), shard=shard)
+    assert snapshot(path) == snapshot(whole)
 
 
 @pytest.mark.parametrize("given", ["5/4", "0/4", "4", "1/0", "-1/2", "a/b", "1/2/3", ""])
