@@ -17,6 +17,7 @@ from mma.adapters.dmn import DynamicMemory
 from mma.adapters.from_file import class_in_file, is_in_file, name_in_file, short_name
 from mma.adapters.gda import GaussianDiscriminant
 from mma.adapters.kron_ridge import KroneckerRidge
+from mma.adapters.lfa import LinearFeatureAlignment
 from mma.adapters.linear_probe import LinearProbe
 from mma.adapters.lp_plus_plus import LinearProbePlusPlus
 from mma.adapters.mm_mlp import MultiModalMLP
@@ -45,6 +46,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "rada": RAda,
     "rada-adapter": RAdaAdapter,
     "rla": RegularisedLinear,
+    "lfa": LinearFeatureAlignment,
     "prolip": ProLIP,
     "rada-projections": RAdaProjections,
     # learned, per class

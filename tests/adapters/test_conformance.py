@@ -75,6 +75,7 @@ STARTS_OFF: dict[str, dict[str, Any]] = {
     "rada": {},
     "rada-adapter": {},
     "rla": {},
+    "lfa": {"beta": 1.0},
     "prolip": {},
     "rada-projections": {},
     "linear-probe": {},
