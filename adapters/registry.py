@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from mma.adapters.ape import AdaptivePriorRefinement
+from mma.adapters.ape_t import TrainedPriorRefinement
 from mma.adapters.base import Adapter, AdapterError
 from mma.adapters.clap import ClassAdaptiveProbe
 from mma.adapters.clip_adapter import ClipAdapter
@@ -56,6 +57,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "clap": ClassAdaptiveProbe,
     "cross-modal": CrossModalProbe,
     "tip-adapter-f": TipAdapterF,
+    "ape-t": TrainedPriorRefinement,
     # closed form
     "tip-adapter": TipAdapter,
     "gda": GaussianDiscriminant,

@@ -76,6 +76,7 @@ STARTS_OFF: dict[str, dict[str, Any]] = {
     "rada-adapter": {},
     "rla": {},
     "lfa": {"beta": 1.0},
+    "ape-t": {"alpha": 0.0, "beta": 1.0},
     "prolip": {},
     "rada-projections": {},
     "linear-probe": {},
