@@ -36,6 +36,7 @@ from mma.adapters.taskres import TaskRes
 from mma.adapters.tda import TrainingFreeDynamicAdapter
 from mma.adapters.tip_adapter import TipAdapter, TipAdapterF
 from mma.adapters.transclip import TransClip
+from mma.adapters.transclip_fs import TransClipShots
 from mma.adapters.zero_shot import ZeroShot
 
 BUILT_IN: dict[str, type[Adapter]] = {
@@ -70,6 +71,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "dmn": DynamicMemory,
     "rada-ttt": RAdaTestTime,
     "transclip": TransClip,
+    "transclip-fs": TransClipShots,
 }
 
 
