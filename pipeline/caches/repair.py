@@ -35,7 +35,7 @@ from mma.pipeline.embedding.header import (
     workers_of,
 )
 from mma.pipeline.embedding.prompts import PromptSet
-from mma.pipeline.embedding.rows import load_dataset
+from mma.pipeline.embedding.rows import arranged, load_dataset
 from mma.pipeline.embedding.run import disk_error, embed_images, embed_text
 from mma.pipeline.embedding.settings import FINAL, MAX_PIXELS, PENULTIMATE, EmbedSettings
 from mma.pipeline.embedding.threads import THREADS, computing_with, threads_of
@@ -115,7 +115,13 @@ class _Means:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return _dataset(self.settings)
+        """The data set, each row in the split where the cache has it."""
+        found = _dataset(self.settings)
+        try:
+            cache = open_cache(self.path, partial=True)
+            return arranged(found, {split: cache.manifest(split).paths for split in cache.header.rows})
+        except CacheError:  # its paths are damaged: the splits are those of the data set as it is
+            return found
 
     @cached_property
     def clip(self) -> FrozenClip:

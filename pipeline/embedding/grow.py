@@ -65,6 +65,7 @@ def _embed_rows(plan: EmbedPlan, growth: Growth, writer: CacheWriter, console: C
             refuse_failures(failed, plan.most_failures, plan.dataset, chunk, part.failures)
             seen.write(chunk.unit, part.content, part.stamps)
             writer.write(chunk, part.embedding, part.failures, part.content, part.penultimate)
+        next(encoded, None)  # it ends, and its threads with it
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ of its neighbours that were there have gone too; alone, it is one missing file.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,6 +145,45 @@ class LimitedSplit:
     def read(self, row: int) -> bytes | Pixels:
         """A chosen row."""
         return self.split.read(int(self.rows[row]))
+
+
+@dataclass(frozen=True)
+class GatheredSplit:
+    """Rows of several splits."""
+
+    rows: Sequence[tuple[Split, int]]  # where each is
+    paths: Sequence[str]  # [N]
+    labels: NDArray[np.int32]  # [N]
+
+    def stamp(self, row: int) -> Stamp:
+        """A row's stamp."""
+        split, at = self.rows[row]
+        return split.stamp(at)
+
+    def stamps(self) -> NDArray[np.int64]:
+        """[N, 3] of the rows."""
+        return np.array([self.stamp(row) for row in range(len(self.rows))], np.int64).reshape(-1, 3)
+
+    def read(self, row: int) -> bytes | Pixels:
+        """A row."""
+        split, at = self.rows[row]
+        return split.read(at)
+
+
+def arranged(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> Dataset:
+    """A data set with its rows in the splits, and the order, of these paths; as it is where it has other rows.
+
+    Splits that are drawn by the bytes of images are others when an image is.
+    """
+    where = {path: (split, row) for split in dataset.splits.values() for row, path in enumerate(split.paths)}
+    label = {p: c for split in dataset.splits.values() for p, c in zip(split.paths, split.labels, strict=True)}
+    if sorted(where) != sorted(path for found in paths.values() for path in found):
+        return dataset
+    splits = {
+        name: GatheredSplit([where[p] for p in found], found, np.array([label[p] for p in found], np.int32))
+        for name, found in paths.items()
+    }
+    return replace(dataset, splits=splits)
 
 
 def limit(dataset: Dataset, count: int | None) -> Dataset:

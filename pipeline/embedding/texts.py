@@ -16,9 +16,7 @@ TEXT_BATCH = 256
 
 
 def encode_texts(console: Console, clip: FrozenClip, name: str, texts: Sequence[str], at_once: int = 1) -> Outputs:
-    """What the model gives of the N texts of a prompt set, so many batches at once on a processor. WorkError where they
-    are no numbers.
-    """
+    """What the model gives of N texts, so many batches at once. WorkError where these are no numbers."""
     batches = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
     parts: list[Outputs] = []
     with track(console, f"text {name}", len(texts), "texts") as advance:

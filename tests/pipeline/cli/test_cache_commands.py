@@ -181,12 +181,12 @@ def test_repair_tells_changed_images_from_changed_arithmetic_where_their_hashes_
 
 
 @pytest.mark.slow
-def test_repair_tries_missing_rows_again(embed: Embed, photo_folder: Path, cache_command: Words) -> None:
-    whole, _ = embed(cache=photo_folder.parent / "whole.zarr")
+def test_repair_tries_missing_rows_again(embed: Embed, photo_folder: Path, listed: Path, cache_command: Words) -> None:
+    whole, _ = embed(dataset=str(listed), cache=photo_folder.parent / "whole.zarr")
     image, away = photo_folder / "cat/3.jpg", photo_folder / "cat/3.was"
     image.rename(away)
     image.symlink_to("nowhere.jpg")
-    path, _ = embed()
+    path, _ = embed(dataset=str(listed))
     image.unlink()
     away.rename(image)
     missing = [row for rows in open_cache(path).failures().values() for row in rows]
