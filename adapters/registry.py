@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from mma.adapters.ape import AdaptivePriorRefinement
+from mma.adapters.ape_t import TrainedPriorRefinement
 from mma.adapters.base import Adapter, AdapterError
 from mma.adapters.clap import ClassAdaptiveProbe
 from mma.adapters.clip_adapter import ClipAdapter
@@ -17,6 +18,7 @@ from mma.adapters.dmn import DynamicMemory
 from mma.adapters.from_file import class_in_file, is_in_file, name_in_file, short_name
 from mma.adapters.gda import GaussianDiscriminant
 from mma.adapters.kron_ridge import KroneckerRidge
+from mma.adapters.lfa import LinearFeatureAlignment
 from mma.adapters.linear_probe import LinearProbe
 from mma.adapters.lp_plus_plus import LinearProbePlusPlus
 from mma.adapters.mm_mlp import MultiModalMLP
@@ -34,6 +36,7 @@ from mma.adapters.taskres import TaskRes
 from mma.adapters.tda import TrainingFreeDynamicAdapter
 from mma.adapters.tip_adapter import TipAdapter, TipAdapterF
 from mma.adapters.transclip import TransClip
+from mma.adapters.transclip_fs import TransClipShots
 from mma.adapters.zero_shot import ZeroShot
 
 BUILT_IN: dict[str, type[Adapter]] = {
@@ -45,6 +48,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "rada": RAda,
     "rada-adapter": RAdaAdapter,
     "rla": RegularisedLinear,
+    "lfa": LinearFeatureAlignment,
     "prolip": ProLIP,
     "rada-projections": RAdaProjections,
     # learned, per class
@@ -54,6 +58,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "clap": ClassAdaptiveProbe,
     "cross-modal": CrossModalProbe,
     "tip-adapter-f": TipAdapterF,
+    "ape-t": TrainedPriorRefinement,
     # closed form
     "tip-adapter": TipAdapter,
     "gda": GaussianDiscriminant,
@@ -66,6 +71,7 @@ BUILT_IN: dict[str, type[Adapter]] = {
     "dmn": DynamicMemory,
     "rada-ttt": RAdaTestTime,
     "transclip": TransClip,
+    "transclip-fs": TransClipShots,
 }
 
 

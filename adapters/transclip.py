@@ -57,10 +57,14 @@ class TransClip(Adapter):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C] of all unit test images [B, D] against unit `text` [C, D]: what z is the softmax of."""
+        return self.unlabelled(image, text, self.lam)
+
+    def unlabelled(self, image: Tensor, text: Tensor, lam: float) -> Tensor:
+        """The same with a weight of the text."""
         logits = zero_shot_logits(image, text, self.logit_scale)
         if not self.iterations:
             return logits
-        of_text = self.lam * logits.log_softmax(dim=-1)
+        of_text = lam * logits.log_softmax(dim=-1)
         graph = neighbour_graph(image, self.neighbours)
         z = logits.softmax(dim=-1)
         mean, spread = most_certain_means(image, z), torch.full_like(image[0], 1 / image.shape[1])

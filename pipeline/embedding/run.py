@@ -55,9 +55,8 @@ def _encode(plan: EmbedPlan, writer: CacheWriter | ShardWriter, console: Console
     for prompt_set in plan.prompts:
         if prompt_set.name not in writer.prompts:
             embed_text(console, plan.clip, writer, prompt_set, at_once)
-    how = replace(
-        plan.encoding, batch=writer.header.batch, at_once=at_once
-    )  # another shard may have laid the cache out
+    # another shard may have laid the cache out, with batches of its own
+    how = replace(plan.encoding, batch=writer.header.batch, at_once=at_once)
     embed_images(console, plan.clip, plan.dataset, writer, how, plan.most_failures)
 
 

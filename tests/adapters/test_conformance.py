@@ -69,12 +69,15 @@ OFF: dict[str, dict[str, Any]] = {
     "tda": {"alpha": 0.0, "negative_alpha": 0.0},
     "dmn": {"weight": 0.0},
     "transclip": {"iterations": 0},
+    "transclip-fs": {"iterations": 0, "gamma": 0.01},
 }
 # These have no such option, but start there: zero-shot before the first step, but for rounding.
 STARTS_OFF: dict[str, dict[str, Any]] = {
     "rada": {},
     "rada-adapter": {},
     "rla": {},
+    "lfa": {"beta": 1.0},
+    "ape-t": {"alpha": 0.0, "beta": 1.0},
     "prolip": {},
     "rada-projections": {},
     "linear-probe": {},
@@ -86,7 +89,11 @@ NEITHER = {"lp++"}  # starts at the shots' sums, whatever the texts say
 # These draw their weights at random. The others start at zero, the texts or the shots, or have no weights.
 DRAWN = {"mma", "mm-mlp", "clip-adapter", "rada", "rada-adapter", "rada-projections", "rada-ttt"}
 # A bias is drawn for each class: another class in its place gets another draw.
-BROKEN = {"lp++ form=released": {"permuting the classes permutes the logits"}}
+# And whatever the weight of the shots in the means, ten validation rows have the same answers.
+BROKEN = {
+    "lp++ form=released": {"permuting the classes permutes the logits"},
+    "transclip-fs": {"no value of the grid beats what is chosen on validation"},
+}
 OTHER = {"queries": "image+text"}  # legal values of options whose type does not tell one
 
 

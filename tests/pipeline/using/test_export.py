@@ -16,7 +16,7 @@ from mma.pipeline.using.model import open_model
 
 from .conftest import exported
 
-TEST_TIME = ("tda", "dmn", "rada-ttt", "transclip")
+TEST_TIME = ("tda", "dmn", "rada-ttt", "transclip", "transclip-fs")
 PENULTIMATE = ("prolip", "rada-projections")
 SERVED = [name for name in adapters() if name not in (*TEST_TIME, *PENULTIMATE)]
 FEW_EPOCHS = {"epochs": 3}
@@ -54,6 +54,13 @@ def test_an_adapter_that_learns_from_test_images_says_that_it_cannot(
 ) -> None:
     with pytest.raises(UsageError, match=f"{name} learns from the images that it is asked about"):
         exported(tmp_path / "model", cache=str(small_cache), adapter=name)
+
+
+@pytest.mark.parametrize("name", PENULTIMATE)
+def test_an_adapter_that_reads_features_says_that_it_cannot(name: str, small_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"^{name} reads features before the towers' last layer.*cannot be exported"):
+        exported(tmp_path / "model", cache=str(small_cache), adapter=name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
