@@ -445,7 +445,7 @@ def test_a_named_data_set_is_downloaded_where_it_is_not_there(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = entries()["eurosat"].classes
-    members = [(f"2750/{key}/{key}_{n}.jpg", b"jpeg") for key in classes for n in range(4)]
+    members = [(f"2750/{key}/{key}_{n}.jpg", f"{key} {n}".encode()) for key in classes for n in range(4)]
     server.files["/EuroSAT.zip"] = data = zipped(tmp_path / "EuroSAT.zip", *members).read_bytes()
     url = server.url.replace("data.tar.gz", "EuroSAT.zip")
     here = Archive((url,), "eurosat", "eurosat/2750", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data), MB)
