@@ -44,7 +44,8 @@ TRIED: Mapping[str, Sequence[float]] = {  # for what is left open; of equally go
     "w": WEIGHTS,
     "w_new": WEIGHTS,
 }
-LANDMARKS = 1024  # shots that span the kernel of images; of as many or fewer, nothing is approximated
+EXACT = 4096  # shots up to which nothing is approximated ...
+LANDMARKS = 2048  # ... and how many span the kernel of images, of more
 SCORED = 1024  # left-out rows that are scored for a choice, at most
 PARTS = 3  # the classes are divided into, each held out once as new ones
 REPEATS, HELD_OUT = 5, 100  # few classes are divided anew, so many times or until so many are held out in all
@@ -65,7 +66,7 @@ class KroneckerRidge(Adapter):
     """Kernel ridge regression on pairs of an image and a class, with zero-shot as its prior.
 
     What is None is chosen in `start` by leaving rows and classes of the support out: validation rows are not needed,
-    and not looked at. Exact up to 1,024 shots, or with beta = 0; of more, 1,024 span the images' kernel (Nystrom).
+    and not looked at. Exact up to 4,096 shots, or with beta = 0; of more, 2,048 span the images' kernel (Nystrom).
     """
 
     source = "Kronecker ridge, this project: docs/methods.md"
@@ -87,13 +88,19 @@ class KroneckerRidge(Adapter):
         lam: Annotated[float | None, "ridge penalty; infinity: zero-shot"] = None,
         w: Annotated[float | None, "weight beside zero-shot for classes with shots; 0: zero-shot"] = None,
         w_new: Annotated[float | None, "the same for classes without shots"] = None,
+        landmarks: Annotated[
+            int | None, "shots that span the images' kernel; none: all of up to 4,096, else 2,048"
+        ] = None,
     ) -> None:
         super().__init__()
         for name, value in (("beta", beta), ("gamma", gamma), ("delta", delta), ("w", w), ("w_new", w_new)):
             check_at_least(name, value, 0)
         if lam is not None and not lam > 0:
             raise AdapterError(f"lam = {lam} is not above 0")
+        if landmarks is not None:
+            check_at_least("landmarks", landmarks, 1)
         self.beta, self.gamma, self.delta, self.lam, self.w, self.w_new = beta, gamma, delta, lam, w, w_new
+        self.landmarks = landmarks
 
     def build(self, shapes: Shapes) -> None:
         """The texts, what images are compared with, and the weights of the classes."""
@@ -109,8 +116,8 @@ class KroneckerRidge(Adapter):
         super().start(support)
         exact = replace(support, image=support.image.double(), text=support.text.double())
         given: dict[str, float | None] = {name: getattr(self, name) for name in HyperParameters._fields}
-        setting = choose(exact, given, self.gamma)
-        ridge = Ridge.of(exact, setting.beta, self.gamma)
+        setting = choose(exact, given, self.gamma, self.landmarks)
+        ridge = Ridge.of(exact, setting.beta, self.gamma, self.landmarks)
         shared = ridge.basis @ ridge.coefficients(setting.delta, setting.lam)
         own = shared @ ridge.similarity + setting.delta * shared
         self.classes, self.setting = support.text, torch.tensor(setting, dtype=torch.float64)
@@ -155,10 +162,11 @@ class Ridge:
     rotated: Tensor  # [r, q] P'R V
 
     @classmethod
-    def of(cls, support: Support, beta: float, gamma: float) -> Ridge:
-        """Decompose the kernels of images and texts: r^3 and q^3, r at most LANDMARKS or D, q = C or D."""
+    def of(cls, support: Support, beta: float, gamma: float, landmarks: int | None = None) -> Ridge:
+        """Decompose the kernels of images and texts: r^3 and q^3, r at most EXACT or D, q = C or D."""
         image, text = support.image, support.text
-        points = torch.eye(image.shape[1]).to(image) if beta == 0 else spread(image, LANDMARKS)
+        most = landmarks or (EXACT if len(image) <= EXACT else LANDMARKS)
+        points = torch.eye(image.shape[1]).to(image) if beta == 0 else spread(image, most)
         e, vectors = positive(kernel(points, points, beta))
         basis = vectors / e.sqrt()
         rows = kernel(image, points, beta) @ basis
@@ -209,7 +217,7 @@ class HeldOut:
     # whole would cost C (|S|^2 N + |S|^3) for each delta and lam, S the part's rows; decomposing what is left costs
     # (N - |S|)^3 once. So a part is a fit to the other classes.
     @classmethod
-    def of(cls, support: Support, beta: float, gamma: float, part: Tensor) -> HeldOut:
+    def of(cls, support: Support, beta: float, gamma: float, part: Tensor, landmarks: int | None = None) -> HeldOut:
         """Fit to all classes but `part` [C']."""
         new = torch.zeros(len(support.text), dtype=torch.bool, device=part.device)
         new[part] = True
@@ -218,7 +226,7 @@ class HeldOut:
         label, text = place[support.label], support.text
         known = Support(support.image[~outside], label[~outside], text[~new], support.logit_scale)
         image, label = spread(support.image[outside], SCORED), spread(label[outside], SCORED)
-        ridge = Ridge.of(known, beta, gamma)
+        ridge = Ridge.of(known, beta, gamma, landmarks)
         features = kernel(image, ridge.points, beta) @ ridge.basis
         similarity = class_kernel(text[~new], text[new], text[~new], gamma)
         return cls(ridge, features, similarity, image @ text[new].mT, label)
@@ -228,30 +236,37 @@ class HeldOut:
         return self.features @ (self.ridge.coefficients(delta, lam) @ self.similarity)
 
 
-def choose(support: Support, given: Mapping[str, float | None], gamma: float) -> HyperParameters:
+def choose(
+    support: Support, given: Mapping[str, float | None], gamma: float, landmarks: int | None = None
+) -> HyperParameters:
     """What is given, and for the rest what scores left-out rows best; if new classes will be scored, what has the best
     H of left-out rows and left-out classes.
     """
     parts = divisions(support.label, len(support.text)) if support.new_classes else []
     if given["w_new"] is None and not parts:  # there is nothing to choose it by
-        setting = choose(support, {**given, "w_new": 0.0}, gamma)
+        setting = choose(support, {**given, "w_new": 0.0}, gamma, landmarks)
         return setting._replace(w_new=setting.w)
     tried = {name: TRIED[name] if value is None else (value,) for name, value in given.items()}
     if all(len(values) == 1 for values in tried.values()):
         return HyperParameters(*(value for (value,) in tried.values()))
-    found = [each for beta in tried["beta"] for each in estimates(support, beta, gamma, tried, parts)]
+    found = [each for beta in tried["beta"] for each in estimates(support, beta, gamma, tried, parts, landmarks)]
     setting, _ = max(found, key=lambda each: each[1])
     return setting
 
 
 def estimates(
-    support: Support, beta: float, gamma: float, tried: Mapping[str, Sequence[float]], parts: Sequence[Tensor]
+    support: Support,
+    beta: float,
+    gamma: float,
+    tried: Mapping[str, Sequence[float]],
+    parts: Sequence[Tensor],
+    landmarks: int | None,
 ) -> Iterator[tuple[HyperParameters, float]]:
     """Every delta and lam with the w that is best for left-out rows and the w_new that is best for left-out classes;
     and H of the two accuracies, or where no classes are left out the first of them.
     """
-    ridge = Ridge.of(support, beta, gamma)
-    held_out = [HeldOut.of(support, beta, gamma, part) for part in parts]
+    ridge = Ridge.of(support, beta, gamma, landmarks)
+    held_out = [HeldOut.of(support, beta, gamma, part, landmarks) for part in parts]
     chosen = spread(torch.arange(len(support.label), device=support.label.device), SCORED)
     prior, label = support.image[chosen] @ support.text.mT, support.label[chosen]
     for delta, lam in product(tried["delta"], tried["lam"]):

@@ -159,21 +159,28 @@ def test_a_class_with_shots_keeps_its_weights_beside_new_ones() -> None:
     torch.testing.assert_close(both[:, -2:], predict(adapter, data.test.image, data.support.text)[:, 1:3])
 
 
-def test_landmarks_that_span_the_shots_approximate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_landmarks_that_span_the_shots_approximate_nothing() -> None:
     data = problem()
     options = {"beta": 2.0, "delta": 1.0, "lam": 0.3, "w": 0.4, "w_new": 0.4}
     twice = replace(
         data.support, image=data.support.image.repeat_interleave(2, 0), label=data.support.label.repeat_interleave(2)
     )
     exact = fitted(twice, **options)
-    monkeypatch.setattr(kron_ridge, "LANDMARKS", 15)
-    spanned = fitted(twice, **options)
+    spanned = fitted(twice, **options, landmarks=15)
     assert len(exact.points) == 30
     assert len(spanned.points) == 15
     for text in (data.support.text, data.new_text):
         torch.testing.assert_close(
             predict(spanned, data.test.image, text), predict(exact, data.test.image, text), atol=1e-6, rtol=0
         )
+
+
+def test_only_a_large_support_is_spanned_by_fewer_shots(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"beta": 2.0, "delta": 1.0, "lam": 0.3, "w": 0.4, "w_new": 0.4}
+    monkeypatch.setattr(kron_ridge, "LANDMARKS", 7)
+    for exact, points in ((15, 15), (14, 7)):
+        monkeypatch.setattr(kron_ridge, "EXACT", exact)
+        assert len(fitted(problem().support, **options).points) == points
 
 
 def test_what_is_chosen_has_the_best_accuracy_on_left_out_rows(monkeypatch: pytest.MonkeyPatch) -> None:

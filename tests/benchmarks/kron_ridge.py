@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from mma.adapters import Support, accuracy, fit, kron_ridge, predict, unit, zero_shot_logits
+from mma.adapters import Support, accuracy, fit, predict, unit, zero_shot_logits
 from mma.adapters.kron_ridge import HyperParameters, KroneckerRidge
 
 
@@ -40,13 +40,12 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--landmarks", type=int, default=kron_ridge.LANDMARKS)
+    parser.add_argument("--landmarks", type=int)
     parser.add_argument("--new-classes", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    kron_ridge.LANDMARKS = arguments.landmarks
     support, test = problem(arguments.classes, arguments.shots, arguments.dim, new_classes=arguments.new_classes)
-    adapter = KroneckerRidge()
+    adapter = KroneckerRidge(landmarks=arguments.landmarks)
     start, processor = time.perf_counter(), time.process_time()
     fit(adapter, support, adapter.recipe, seed=0)
     fitted, processor = time.perf_counter() - start, time.process_time() - processor
