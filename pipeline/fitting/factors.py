@@ -16,6 +16,7 @@ from mma.pipeline.fitting.cells import RECIPE, Choice, Setting, check_of_use, re
 from mma.pipeline.fitting.protocols import OPTIONS, Protocol, make_protocol, protocol_class, protocol_options
 from mma.pipeline.fitting.settings import FACTORS
 from mma.pipeline.options import MOST_VALUES, numbers, short
+from mma.pipeline.regular_files import read_regular
 
 MOST_BYTES = 10_000_000  # of a grid file
 MOST_CELLS = 10_000_000  # of a grid
@@ -67,6 +68,8 @@ def check_factors(factors: Factors, protocols: Sequence[str]) -> None:
             raise UsageError(f"unknown factor {name!r}: {nearest(name, sorted(known))}")
         if not values:
             raise UsageError(f"factor {name} has no values")
+    if "shots" in factors and None in factor_values("shots", factors):
+        raise UsageError("factor shots: none is not a number: left out, it is what every data set of the grid allows")
     fitted = [name for name in named if name != "zero-shot"] or named
     check_of_use(factors, fitted, protocols)
     has = list(dict.fromkeys(name for adapter in fitted for name in recipe_names(adapter)))
@@ -214,11 +217,7 @@ def _range(name: str, text: str) -> list[str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            text = stream.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise UsageError(f"the grid file {path} is larger than {MOST_BYTES:,} bytes")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(read_regular(path, MOST_BYTES).decode())
     except OSError as error:
         raise UsageError(f"the grid file {path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

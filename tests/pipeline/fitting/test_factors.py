@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_a_grid_file_and_words_make_the_same_factors_and_words_win(tmp_path: Pat
         ["lam=0,0.1,0.5", "mask=cross,pair", "seed=0:3", "rank=none,32"], None
     )
     assert read_factors(["seed=7"], grid)["seed"] == ["7"]
+
+
+def test_a_pipe_in_place_of_a_grid_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "grid.toml")
+    with pytest.raises(UsageError, match=r"grid\.toml cannot be read \(not a regular file"):
+        read_factors([], tmp_path / "grid.toml")
+
+
+def test_shots_are_a_number_or_left_out() -> None:
+    with pytest.raises(UsageError, match="factor shots: none is not a number"):
+        check_factors(read_factors(["adapter=gda", "shots=none"], None), ["few-shot"])
 
 
 def test_a_factor_is_not_multiplied_into_an_adapter_that_lacks_it(features: Features) -> None:
