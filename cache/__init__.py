@@ -28,6 +28,7 @@ from mma.cache.schema import (
 )
 from mma.cache.shard import ShardWriter, merge_shards
 from mma.cache.verify import Fault, VerifyReport, verify
+from mma.cache.where import Location, as_location, cache_exists, is_url
 from mma.cache.writer import CacheWriter, must_match
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Fingerprint",
     "FoundEmbeddings",
     "Header",
+    "Location",
     "ManifestSplit",
     "Projection",
     "RepairReport",
@@ -56,6 +58,8 @@ __all__ = [
     "Status",
     "TextData",
     "VerifyReport",
+    "as_location",
+    "cache_exists",
     "check_name",
     "diff_caches",
     "discard_replacement",
@@ -64,6 +68,7 @@ __all__ = [
     "import_export",
     "import_found",
     "import_npz",
+    "is_url",
     "mend",
     "mend_replacement",
     "merge_shards",
