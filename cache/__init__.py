@@ -9,6 +9,7 @@ from mma.cache.importer import FoundEmbeddings, import_found, import_npz
 from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.lock import refuse_if_locked
+from mma.cache.objects import STORES
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
 from mma.cache.repair import RepairReport, mend
@@ -28,13 +29,14 @@ from mma.cache.schema import (
 )
 from mma.cache.shard import ShardWriter, merge_shards
 from mma.cache.verify import Fault, VerifyReport, verify
-from mma.cache.where import Location, as_location, cache_exists, is_url
+from mma.cache.where import Location, as_location, cache_bytes, cache_exists, in_object_store, is_url
 from mma.cache.writer import CacheWriter, must_match
 
 __all__ = [
     "FEATURES",
     "PROJECTION",
     "SIDES",
+    "STORES",
     "VERSION",
     "WITHOUT_FEATURES",
     "Bundle",
@@ -59,6 +61,7 @@ __all__ = [
     "TextData",
     "VerifyReport",
     "as_location",
+    "cache_bytes",
     "cache_exists",
     "check_name",
     "diff_caches",
@@ -68,6 +71,7 @@ __all__ = [
     "import_export",
     "import_found",
     "import_npz",
+    "in_object_store",
     "is_url",
     "mend",
     "mend_replacement",

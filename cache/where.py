@@ -47,7 +47,7 @@ def place_of(location: Location) -> Place:
     at = as_location(location)
     if isinstance(at, Path):
         return Disk(at)
-    return Objects(at) if at.partition("://")[0] in STORES else Web(at)
+    return Objects(at) if in_object_store(at) else Web(at)
 
 
 def open_place(location: Location) -> Place:
@@ -56,6 +56,21 @@ def open_place(location: Location) -> Place:
     if isinstance(place, Disk) and not place.exists():
         raise CacheError(f"there is no cache at {location}: make one with `mma embed`, or check the path")
     return place
+
+
+def in_object_store(location: Location) -> bool:
+    """Whether a location is in an object store. CacheError as for `as_location`."""
+    at = as_location(location)
+    return isinstance(at, str) and at.partition("://")[0] in STORES
+
+
+def cache_bytes(location: Location) -> int | None:
+    """Bytes of all files of a cache; None where they cannot be listed. CacheError as for `place_of`."""
+    place = place_of(location)
+    try:
+        return sum(place.sizes().values())
+    except CacheError:
+        return None
 
 
 def cache_exists(location: Location) -> bool:
