@@ -63,8 +63,6 @@ class Objects(Place):
         scheme, _, rest = url.partition("://")
         self._bucket, _, folder = rest.partition("/")
         self._scheme, self._folder = scheme, f"{folder}/" if folder else ""
-        if not self._bucket:
-            raise CacheError(f"{url} names no bucket")
         self._store = _open_store(scheme, self._bucket)
 
     def read(self, name: str) -> bytes | None:
@@ -260,7 +258,7 @@ def _reason(error: Exception) -> str:
     said = str(error)
     if status := re.search(r"status code: (\d{3})", said):
         return f"status {status[1]}"
-    return "time ran out" if re.search("time(d )?out|Timeout", said) else "no connection"
+    return "time ran out" if "kind: Timeout" in said or "operation timed out" in said else "no connection"
 
 
 @lru_cache
@@ -280,10 +278,7 @@ def _open_store(scheme: str, bucket: str) -> ObjectStore:
     try:
         if scheme == "s3":
             found = _s3(f"s3://{bucket}")
-            endpoint = found.pop("endpoint", None)
-            if endpoint:
-                options["allow_http"] = endpoint.startswith("http://")
-                found["endpoint"] = endpoint
+            options["allow_http"] = found.get("endpoint", "").startswith("http://")
             return stores.S3Store(bucket, client_options=options, retry_config=retries, **found)
         url = f"{scheme}://{bucket}"
         return stores.from_url(url, client_options=options, retry_config=retries)
@@ -298,17 +293,18 @@ def _open_store(scheme: str, bucket: str) -> ObjectStore:
 def _s3(where: str) -> dict[str, Any]:
     """Endpoint, region and credentials of S3 as AWS's own tools find them. CacheError where there are none."""
     try:
-        import boto3
+        from botocore.configprovider import ConfiguredEndpointProvider
         from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise CacheError("s3:// needs boto3: pip install 'mma[remote]'") from error
 
     try:
-        session = boto3.Session()
-        found: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-        endpoint = session.client("s3", region_name=found["region"]).meta.endpoint_url
-        if "amazonaws.com" not in endpoint:
+        session = Session()
+        found: dict[str, Any] = {"region": session.get_config_variable("region") or "us-east-1"}
+        endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+        if endpoint and not session.get_config_variable("ignore_configured_endpoint_urls"):
             found["endpoint"] = endpoint
         if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes"):
             return {**found, "skip_signature": True}

@@ -24,13 +24,16 @@ def as_location(typed: Location) -> Location:
 
     A Path that was made of a URL, and has lost a slash, is a URL again. CacheError for one with a password or a query.
     """
-    url = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(typed))  # one letter would be a drive
+    url = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)", str(typed))  # one letter would be a drive
     if not url:
         return Path(typed)
     if url[1] == "file":
-        return Path("/" + unquote(url[2]))
-    _check_url(f"{url[1]}://{url[2]}")
-    return f"{url[1]}://{url[2]}".rstrip("/")
+        return Path(f"/{unquote(url[2]).lstrip('/')}")
+    at = f"{url[1]}://{url[2].rstrip('/')}"
+    if at.endswith("://"):
+        raise CacheError(f"{at} names no bucket")
+    _check_url(at)
+    return at
 
 
 def is_url(location: Location) -> bool:
