@@ -17,7 +17,7 @@ from mma.cache import claim, import_npz, objects
 from mma.pipeline.cli.main import main
 
 from .forked import start
-from .object_store import HANG, ObjectStore, nothing
+from .object_store import ObjectStore, nothing
 
 COMMAND = str(Path(sys.executable).with_name("mma"))  # as installed
 
@@ -117,13 +117,12 @@ def s3_server() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """The server, found in the environment, without faults; clients that lose patience soon, and claims that expire."""
+    """The server, found in the environment, without faults; clients that try again at once, and claims that expire."""
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(objects, "PAUSE", 0.01)
     backoff = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=20), "base": 2}
     monkeypatch.setattr(objects, "RETRIES", {"max_retries": 3, "backoff": backoff})
-    monkeypatch.setattr(objects, "OPTIONS", {"timeout": timedelta(seconds=HANG / 2)})
     monkeypatch.setattr(claim, "BEAT", 0.1)
     monkeypatch.setattr(claim, "WATCH", 0.4)
     s3_server.fault = nothing

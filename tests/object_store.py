@@ -14,7 +14,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 KEY, SECRET = "AKIAEXAMPLEOFAKEY", "a/secret+of/nobody"
-HANG = 0.6  # seconds that a request hangs, longer than a client of the tests waits
+HANG = 2.0  # seconds that a request hangs, longer than a client of the tests waits
 
 DENIED = f"<Error><Code>InvalidAccessKeyId</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>".encode()
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"

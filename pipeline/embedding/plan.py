@@ -136,7 +136,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
 
 def _grown_plan(
     settings: EmbedSettings,
-    path: Path,
+    path: Location,
     dataset: Dataset,
     clip: FrozenClip,
     growth: Growth,
