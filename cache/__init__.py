@@ -9,6 +9,7 @@ from mma.cache.importer import FoundEmbeddings, import_found, import_npz
 from mma.cache.journal import FailedRow
 from mma.cache.layout import ManifestSplit
 from mma.cache.lock import refuse_if_locked
+from mma.cache.objects import STORES
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.reader import Cache, SplitData, TextData, open_cache
 from mma.cache.repair import RepairReport, mend
@@ -28,12 +29,14 @@ from mma.cache.schema import (
 )
 from mma.cache.shard import ShardWriter, merge_shards
 from mma.cache.verify import Fault, VerifyReport, verify
+from mma.cache.where import Location, as_location, cache_bytes, cache_exists, in_object_store, is_url
 from mma.cache.writer import CacheWriter, must_match
 
 __all__ = [
     "FEATURES",
     "PROJECTION",
     "SIDES",
+    "STORES",
     "VERSION",
     "WITHOUT_FEATURES",
     "Bundle",
@@ -47,6 +50,7 @@ __all__ = [
     "Fingerprint",
     "FoundEmbeddings",
     "Header",
+    "Location",
     "ManifestSplit",
     "Projection",
     "RepairReport",
@@ -56,6 +60,9 @@ __all__ = [
     "Status",
     "TextData",
     "VerifyReport",
+    "as_location",
+    "cache_bytes",
+    "cache_exists",
     "check_name",
     "diff_caches",
     "discard_replacement",
@@ -64,6 +71,8 @@ __all__ = [
     "import_export",
     "import_found",
     "import_npz",
+    "in_object_store",
+    "is_url",
     "mend",
     "mend_replacement",
     "merge_shards",

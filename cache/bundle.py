@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from mma.cache.schema import (
     label_fault,
     text_fault,
 )
+from mma.cache.where import Location
 from mma.cache.writer import CacheWriter
 
 
@@ -128,7 +128,7 @@ def read_bundle(cache: Cache) -> Bundle:
     return Bundle(header, splits, cache.failures(), texts, content)
 
 
-def write_bundle(bundle: Bundle, out: Path) -> Path:
+def write_bundle(bundle: Bundle, out: Location) -> Location:
     """Write a complete cache at `out`. CacheError, and nothing written, where arrays and header do not fit."""
     header = bundle.header
     for split, data in bundle.splits.items():

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.storage import MemoryStore, WrapperStore
 
 from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
+from mma.cache.place import Place
 from mma.cache.root import ROOT
 
 
@@ -21,14 +21,14 @@ class CheckedStore(WrapperStore[Store]):
     What is not in `known` does not exist: a chunk that is not journalled reads as never written.
     """
 
-    def __init__(self, files: CacheFiles, known: Mapping[str, str], root: bytes) -> None:
-        super().__init__(files.store())
-        self._files = files
+    def __init__(self, place: Place, known: Mapping[str, str], root: bytes) -> None:
+        super().__init__(MemoryStore(read_only=True))  # every way to it is overridden below
+        self._place = place
         self._known = known
         self._root = root
 
     def _with_store(self, store: Store) -> CheckedStore:
-        return CheckedStore(self._files, self._known, self._root)
+        return CheckedStore(self._place, self._known, self._root)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The file, or None where it is not known. CacheError where it is missing or other bytes than journalled."""
@@ -38,15 +38,12 @@ class CheckedStore(WrapperStore[Store]):
             return prototype.buffer.from_bytes(self._root)
         if key not in self._known:
             return None
-        return prototype.buffer.from_bytes(await asyncio.to_thread(self._read, key))
-
-    def _read(self, key: str) -> bytes:
-        data = self._files.read(key)
+        data = await self._place.fetch(key)
         if data is None:
-            raise CacheError(f"{self._files.location}: {key} is missing: run `mma cache verify` on it")
-        if sha256(data) != self._known[key]:
-            raise CacheError(f"{self._files.location}: {key} is damaged: run `mma cache verify` on it")
-        return data
+            raise CacheError(f"{self._place.location}: {key} is missing: run `mma cache verify` on it")
+        if await asyncio.to_thread(sha256, data) != self._known[key]:
+            raise CacheError(f"{self._place.location}: {key} is damaged: run `mma cache verify` on it")
+        return prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]

@@ -1,20 +1,22 @@
-"""One unit of work as files: a chunk of embeddings, statuses and content hashes, on the disk and read back."""
+"""Units of work as files: what Zarr makes of their arrays, in memory, then put in their place and read back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
-from mma.cache.durable import read_file, sha256, sync_files
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.journal import FailedRow, JournalEntry
 from mma.cache.killpoint import step
-from mma.cache.layout import array
+from mma.cache.layout import array, lay_out_arrays
+from mma.cache.place import Place
 from mma.cache.projection import check_given
 from mma.cache.schema import CONTENT, Chunk, Header, Status
 
@@ -53,29 +55,49 @@ def chunk_values(
 
 
 def write_chunk(
-    path: Path, root: zarr.Group, header: Header, chunk: Chunk, values: Values, failures: Sequence[FailedRow] = ()
+    place: Place, arrays: Arrays, header: Header, chunk: Chunk, values: Values, failures: Sequence[FailedRow] = ()
 ) -> JournalEntry:
-    """Write the files of a chunk to the cache at `path`, and return the entry that says it is done. CacheError where
-    they do not read back as written.
+    """Write the files of a chunk, and return the entry that says it is done. `arrays` are those of the header.
+    CacheError where they do not read back as written.
     """
-    rows, files = slice(chunk.start, chunk.stop), chunk.files(header)
+    rows, names = slice(chunk.start, chunk.stop), chunk.files(header)
+    for name in names:
+        array(arrays.root, f"image/{chunk.split}/{name}")[rows] = values[name]
+    files = arrays.take(names.values())
     with step("chunk.write"):
-        for name in files:
-            array(root, f"image/{chunk.split}/{name}")[rows] = values[name]
+        place.write(files)
     with step("chunk.sync"):
-        sync_files(path, files.values())
-    for name in files:
-        must_read(path, root, f"image/{chunk.split}/{name}", rows, values[name])
-    return JournalEntry(chunk.unit, checksums(path, files.values()), failures)
+        place.sync(files)
+    must_hold(place, files)
+    return JournalEntry(chunk.unit, checksums(files), failures)
 
 
-def must_read(path: Path, root: zarr.Group, name: str, rows: slice, written: NDArray) -> None:
-    """CacheError where rows of an array are not what was written."""
-    read = np.asarray(array(root, name)[rows])
-    if read.tobytes() != np.ascontiguousarray(written).tobytes():
-        raise CacheError(f"{path}: {name} does not read back as written: check the disk and the memory")
+def must_hold(place: Place, files: Mapping[str, bytes]) -> None:
+    """CacheError where files are not what was written."""
+    for name, data in place.read_many(files).items():
+        if data != files[name]:
+            raise CacheError(f"{place.location}: {name} does not read back as written: check the disk and the memory")
 
 
-def checksums(cache: Path, files: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files of a cache."""
-    return {file: sha256(read_file(cache / file)) for file in files}
+def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of files."""
+    return {name: sha256(data) for name, data in files.items()}
+
+
+class Arrays:
+    """Arrays in memory, and the files that Zarr makes of them."""
+
+    def __init__(self, header: Header | None = None) -> None:
+        """Those of a header, without any values, or none at all."""
+        self._files: dict[str, Buffer] = {}
+        self.root = zarr.open_group(MemoryStore(self._files), mode="w")
+        if header:
+            lay_out_arrays(self.root, header, None)
+
+    def names(self) -> list[str]:
+        """Every file, the root's zarr.json among them."""
+        return sorted(self._files)
+
+    def take(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of files, which are then no longer in memory."""
+        return {name: self._files.pop(name).to_bytes() for name in names}

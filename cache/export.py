@@ -30,11 +30,12 @@ from mma.cache.durable import open_new, write_whole
 from mma.cache.errors import CacheError
 from mma.cache.reader import SplitData, open_cache
 from mma.cache.schema import CONTENT, names_of
+from mma.cache.where import Location
 
 KEY = "mma"
 
 
-def export_cache(location: str | Path, out: Path) -> Path:
+def export_cache(location: Location, out: Path) -> Path:
     """Write a cache as the file or folder `out`; its suffix says how: .npz, .safetensors or .parquet (a folder)."""
     if out.suffix not in EXPORTS:
         raise CacheError(f"{out}: unknown kind of file {out.suffix!r}: one of {', '.join(EXPORTS)}")

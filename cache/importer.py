@@ -20,6 +20,7 @@ from mma.cache.errors import CacheError
 from mma.cache.export import import_export, read_npz
 from mma.cache.reader import SplitData
 from mma.cache.schema import Header, check_name
+from mma.cache.where import Location
 
 CHUNK = 4096  # rows; a 512-dimensional float16 chunk is 4 MiB
 
@@ -36,7 +37,7 @@ class FoundEmbeddings:
     notes: Sequence[str] = ()
 
 
-def import_npz(file: Path, out: Path, *, logit_scale: float = 100.0, prompts: str = "default") -> Path:
+def import_npz(file: Path, out: Location, *, logit_scale: float = 100.0, prompts: str = "default") -> Location:
     """Write a complete cache at `out` from the arrays of `file`. CacheError, and nothing written, if a check fails.
 
     `logit_scale` and the prompt set's name hold for arrays of other origin; an export has its own.
@@ -62,8 +63,13 @@ def import_npz(file: Path, out: Path, *, logit_scale: float = 100.0, prompts: st
 
 
 def import_found(
-    found: FoundEmbeddings, files: Sequence[Path], out: Path, *, logit_scale: float = 100.0, prompts: str = "default"
-) -> Path:
+    found: FoundEmbeddings,
+    files: Sequence[Path],
+    out: Location,
+    *,
+    logit_scale: float = 100.0,
+    prompts: str = "default",
+) -> Location:
     """Write a complete cache at `out` of embeddings from `files` of other origin; CacheError if a check fails."""
     where = str(files[0])
     check_name("prompt set", prompts)

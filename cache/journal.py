@@ -12,15 +12,16 @@ A torn last line is what a crash leaves, and is cut off; a bad line anywhere els
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mma.cache.durable import read_file, sha256, write_whole
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
 from mma.cache.killpoint import step
+
+if TYPE_CHECKING:
+    from mma.cache.place import Place
 
 JOURNAL = "journal.jsonl"
 SPARE = "journal.copy.jsonl"  # of a complete cache: journal and spare are each other's, and the root's, backup
@@ -91,25 +92,23 @@ def read_journal(data: bytes, where: str) -> tuple[dict[str, JournalEntry], int]
 class Journal:
     """The journal of a cache that is being written."""
 
-    def __init__(self, cache: Path) -> None:
-        self._path = cache / JOURNAL
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self.entries: dict[str, JournalEntry] = {}
-        if self._path.exists():
-            self.entries, _ = read_journal(read_file(self._path), str(cache))
+        if data := place.read(JOURNAL):
+            self.entries, _ = read_journal(data, place.location)
 
     def cut_torn_line(self) -> None:
         """Shorten the file to its whole lines."""
         data = self.read()
         _, length = parse_journal(data)
         if length < len(data):
-            os.truncate(self._path, length)
+            self._place.write({JOURNAL: data[:length]})
 
     def append(self, *entries: JournalEntry) -> None:
         """Record units. On return the record is on the disk."""
-        with step("journal.append"), self._path.open("ab") as file:
-            file.write(b"".join(entry.to_line() for entry in entries))
-            file.flush()
-            os.fsync(file.fileno())
+        with step("journal.append"):
+            self._place.append(JOURNAL, b"".join(entry.to_line() for entry in entries))
         self.entries |= {entry.unit: entry for entry in entries}
 
     def compact(self, units: Iterable[str]) -> None:
@@ -118,9 +117,9 @@ class Journal:
         data = b"".join(entry.to_line() for entry in entries.values())
         if data != self.read():
             with step("journal.compact"):
-                write_whole(self._path, data)
+                self._place.write({JOURNAL: data})
         self.entries = entries
 
     def read(self) -> bytes:
-        """The journal as it is on the disk."""
-        return read_file(self._path)
+        """The journal as it is."""
+        return self._place.read(JOURNAL) or b""

@@ -1,5 +1,7 @@
 """One writer per cache: a lock file beside it, `.food101.zarr.lock`, that names its holder.
 
+(In an object store it is a claim, see claim.py.)
+
 Shards of a cache are written at once, one process each, with a lock each: `.food101.zarr.shard-2-of-4.lock`. They take
 the cache's own lock for moments alone, to lay it out, to add texts and to publish it.
 
@@ -27,9 +29,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mma.cache.claim import Claim, claim_name, claimed_shards
+from mma.cache.disk import Disk
 from mma.cache.durable import read_file
-from mma.cache.errors import CacheError
+from mma.cache.errors import CacheError, LockedError
+from mma.cache.objects import Objects
 from mma.cache.schema import Shard
+from mma.cache.where import Location, place_of
 
 if sys.platform != "win32":  # there, the heartbeat alone decides
     import fcntl
@@ -41,22 +47,28 @@ PATIENCE = 60.0  # seconds that a shard waits for the cache's own lock: others h
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-class LockedError(CacheError):
-    """Another process has the lock."""
-
-
-def refuse_if_locked(cache: Path, shard: Shard | None = None) -> None:
+def refuse_if_locked(cache: Location, shard: Shard | None = None) -> None:
     """LockedError where another process is writing the cache, or this shard of it: to say so early. Only a lock itself
     is safe.
     """
-    if _lock_file(cache, shard).exists():
-        CacheLock(cache, shard).release()
+    if _is_locked(cache, shard):
+        writer_lock(cache, shard).release()
     _refuse_shards(cache, shard)
 
 
-def only_writer(cache: Path) -> CacheLock:
+def writer_lock(cache: Location, shard: Shard | None = None) -> CacheLock | Claim:
+    """The right to write a cache, or a shard of it, at a place of whichever kind. Errors as of `CacheLock`."""
+    place = place_of(cache)
+    if isinstance(place, Disk):
+        return CacheLock(place.path, shard)
+    if isinstance(place, Objects):
+        return Claim(place, shard)
+    raise CacheError(f"{place.location} is only read: a cache is written to a folder, or to s3://, gs:// or az://")
+
+
+def only_writer(cache: Location) -> CacheLock | Claim:
     """The right to write a cache alone. LockedError where another process writes it, or a shard of it."""
-    lock = CacheLock(cache)
+    lock = writer_lock(cache)
     try:
         _refuse_shards(cache, None)
     except BaseException:
@@ -65,20 +77,20 @@ def only_writer(cache: Path) -> CacheLock:
     return lock
 
 
-def shard_writer(cache: Path, shard: Shard) -> CacheLock:
+def shard_writer(cache: Location, shard: Shard) -> CacheLock | Claim:
     """The right to write one shard, taken by who has the cache's own lock. LockedError where another process has it, or
     where the cache is being written in another number of shards.
     """
     _refuse_shards(cache, shard)
-    return CacheLock(cache, shard)
+    return writer_lock(cache, shard)
 
 
-def wait_for_lock(cache: Path) -> CacheLock:
+def wait_for_lock(cache: Location) -> CacheLock | Claim:
     """The cache's own lock, as soon as others let go of it. LockedError where they do not for PATIENCE."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            return CacheLock(cache)
+            return writer_lock(cache)
         except LockedError:
             if time.monotonic() > end:
                 raise
@@ -220,7 +232,7 @@ class CacheLock:
 class LockHolder:
     """A writer under a lock. Close it, or use it as a context manager, to let another process write."""
 
-    _lock: CacheLock
+    _lock: CacheLock | Claim
 
     def close(self) -> None:
         """Let another process write."""
@@ -233,14 +245,27 @@ class LockHolder:
         self.close()
 
 
-def _refuse_shards(cache: Path, own: Shard | None) -> None:
+def _is_locked(cache: Location, shard: Shard | None) -> bool:
+    place = place_of(cache)
+    if isinstance(place, Objects):
+        return place.look(claim_name(shard)) is not None
+    return isinstance(place, Disk) and _lock_file(place.path, shard).exists()
+
+
+def _refuse_shards(cache: Location, own: Shard | None) -> None:
     """LockedError where a shard is being written; beside a shard of one's own, only those of another number count."""
-    place = Path(os.path.realpath(cache))
-    for file in place.parent.glob(f".{glob.escape(place.name)}.shard-*.lock"):
-        named = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)\.lock", file.name)
-        shard = Shard(int(named[1]), int(named[2])) if named else None
-        if shard and (own is None or shard.count != own.count):
-            CacheLock(cache, shard).release()
+    place = place_of(cache)
+    held: list[Shard] = []
+    if isinstance(place, Objects):
+        held = claimed_shards(place)
+    elif isinstance(place, Disk):
+        real = Path(os.path.realpath(place.path))
+        for file in real.parent.glob(f".{glob.escape(real.name)}.shard-*.lock"):
+            if named := re.fullmatch(r".*\.shard-(\d+)-of-(\d+)\.lock", file.name):
+                held.append(Shard(int(named[1]), int(named[2])))
+    for shard in held:
+        if own is None or shard.count != own.count:
+            writer_lock(cache, shard).release()
 
 
 def _lock_file(cache: Path, shard: Shard | None = None) -> Path:

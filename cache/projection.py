@@ -5,6 +5,7 @@ A cache that has penultimate features has the layers of both towers, and its emb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from mma.cache.errors import CacheError
 from mma.cache.schema import SIDES, Header
 
 PROJECTION = "projection"  # the folder, and the unit of the journal
+CRC = 4  # bytes behind every chunk
 STORED = 2.0**-10  # rounding of a penultimate feature: half a unit of float16's last place, twice over for sums
 SMALLEST = 2.0**-14  # below it float16 rounds by a constant, and no longer by a share
 COMPUTED = 2.0**-8  # rounding of an embedding: a model in bfloat16 rounds by half of this
@@ -25,6 +27,16 @@ class Projection:
 
     weight: NDArray[np.float32]  # [W, D]
     bias: NDArray[np.float32]  # [D]; 0 where the layer has none
+
+
+def stored_projection(read: Callable[[str], bytes | None], header: Header, side: str) -> Projection:
+    """The layer of one side as a cache has it, whose files `read` gives."""
+    width = (header.penultimate or {})[side]
+
+    def values(name: str) -> NDArray[np.float32]:
+        return np.frombuffer((read(f"{PROJECTION}/{side}/{name}") or b"")[:-CRC], "<f4")
+
+    return Projection(values("weight/c/0/0").reshape(width, header.dim), values("bias/c/0"))
 
 
 def product_fault(

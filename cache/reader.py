@@ -1,4 +1,4 @@
-"""Read a cache: open it, check it, load a split or a prompt set whole. Any fsspec URL will do.
+"""Read a cache: open it, check it, load a split or a prompt set whole. Folder, object store or fsspec URL.
 
 cache = open_cache("cache/food101.zarr")
 train = cache.split("train")        # SplitData
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,13 @@ from numpy.typing import NDArray
 from mma.cache.checked import CheckedStore
 from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, JournalEntry, read_journal
 from mma.cache.layout import ManifestSplit
 from mma.cache.projection import PROJECTION, Projection
 from mma.cache.receipts import with_receipts
 from mma.cache.root import TEXT, Root
 from mma.cache.schema import CONTENT, SIDES, Header, Status, label_fault, text_fault
+from mma.cache.where import Location, open_place
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Cache:
     complete: bool
     journal: Mapping[str, JournalEntry]  # units done, by name
     _root: zarr.Group
+    _readers: int  # files that are worth reading at a time
 
     def split(self, name: str) -> SplitData:
         """Load a split. CacheError where the cache has no such split, or any of its bytes are damaged or missing.
@@ -195,35 +195,36 @@ class Cache:
 
     def _load(self, name: str) -> Any:
         try:
-            return self._root[name][:]  # type: ignore[index]
+            with zarr.config.set({"async.concurrency": self._readers}):
+                return self._root[name][:]  # type: ignore[index]
         except CacheError:
             raise
         except (KeyError, ValueError, OSError) as error:
             raise CacheError(f"{self.location}: {name} is damaged ({error}): run `mma cache verify` on it") from error
 
 
-def open_cache(location: str | Path, *, partial: bool = False) -> Cache:
-    """Open a cache on a disk or behind any fsspec URL.
+def open_cache(location: Location, *, partial: bool = False) -> Cache:
+    """Open a cache on a disk, in an object store or behind any fsspec URL.
 
     Raises CacheError where there is none, where it is not an mma cache or one of a newer schema, where its root or
     journal is damaged, and, unless `partial`, where it is not complete.
     """
-    files = CacheFiles(location)
-    data, log = files.root_and_journal()
-    root = Root.parse(data, files.location)
+    place = open_place(location)
+    data, log = place.root_and_journal()
+    root = Root.parse(data, place.location)
     if not root.vouches_for(log):
         raise CacheError(f"{location}: the journal is damaged: run `mma cache verify` on it")
     counted = log[: root.journal["bytes"]] if root.journal else log
-    entries = {unit: entry for unit, entry in read_journal(counted, files.location)[0].items() if entry.done}
+    entries = {unit: entry for unit, entry in read_journal(counted, place.location)[0].items() if entry.done}
     if not root.complete:
-        entries = with_receipts(entries, files, root.header)
+        entries = with_receipts(entries, place, root.header)
     implied = Root.of(entries, counted, complete=root.complete)
     if implied.header != root.header or (root.complete and implied != root):
         raise CacheError(f"{location}: zarr.json and the journal disagree: run `mma cache verify` on it")
     known = {file: checksum for entry in entries.values() for file, checksum in entry.files.items()}
-    store = CheckedStore(files, known, data)
+    store = CheckedStore(place, known, data)
     group = zarr.open_group(store, mode="r", zarr_format=3)
-    cache = Cache(files.location, root.header, implied.prompts, root.complete, entries, group)
+    cache = Cache(place.location, root.header, implied.prompts, root.complete, entries, group, place.readers)
     done, total = cache.progress()
     if done < total and root.complete:
         raise CacheError(f"{location} lacks {total - done} chunks: run `mma cache verify` on it")

@@ -6,51 +6,55 @@ or a receipt says so. Who next writes the cache alone takes the receipts into th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
-from mma.cache.durable import sync, sync_files, write_whole
-from mma.cache.files import CacheFiles
+from mma.cache.errors import CacheError
 from mma.cache.journal import JournalEntry
 from mma.cache.killpoint import step
-from mma.cache.schema import Header
+from mma.cache.place import Place
+from mma.cache.schema import Chunk, Header
 
-RECEIPTS = "receipts"
+FOLDER = "receipts/"
 
 
-def write_receipt(cache: Path, entry: JournalEntry) -> None:
-    """Record a unit. On return the record is on the disk."""
-    name = _name(entry.unit)
+def write_receipt(place: Place, header: Header, chunk: Chunk, entry: JournalEntry) -> None:
+    """Record a unit. On return the record is kept. CacheError where another process has recorded other bytes of it."""
+    name, line = _name(entry.unit), entry.to_line()
     with step("receipt.write"):
-        write_whole(cache / name, entry.to_line())
-        sync_files(cache, [name])
+        there = place.keep(name, line)
+        if there != line and _receipt(there, header, chunk):
+            raise CacheError(f"{place.location}: {entry.unit} was done by another process: this one stops writing")
+        if there != line:
+            place.write({name: line})
+        place.sync([name])
 
 
-def read_receipts(files: CacheFiles, header: Header) -> dict[str, JournalEntry]:
+def read_receipts(place: Place, header: Header) -> dict[str, JournalEntry]:
     """The receipts of a cache by unit. What is no receipt of one of its chunks is none: that unit is done again."""
-    there = files.sizes(RECEIPTS)
-    found = {}
-    for chunk in header.chunks() if there else ():
-        name = _name(chunk.unit)
-        entry = JournalEntry.from_line(files.read(name) or b"") if name in there else None
-        if entry and entry.unit == chunk.unit and entry.files.keys() == set(chunk.files(header).values()):
-            found[entry.unit] = entry
-    return found
+    there = place.sizes(FOLDER)
+    chunks = {_name(chunk.unit): chunk for chunk in header.chunks()} if there else {}
+    read = place.read_many(name for name in chunks if name in there)
+    found = (_receipt(data, header, chunks[name]) for name, data in read.items())
+    return {entry.unit: entry for entry in found if entry}
 
 
-def with_receipts(entries: Mapping[str, JournalEntry], files: CacheFiles, header: Header) -> dict[str, JournalEntry]:
+def with_receipts(entries: Mapping[str, JournalEntry], place: Place, header: Header) -> dict[str, JournalEntry]:
     """The entries of a journal that are done, and those that are done by a receipt."""
-    return read_receipts(files, header) | {unit: entry for unit, entry in entries.items() if entry.done}
+    return read_receipts(place, header) | {unit: entry for unit, entry in entries.items() if entry.done}
 
 
-def remove_receipts(cache: Path) -> None:
+def remove_receipts(place: Place) -> None:
     """Remove every receipt, once the journal has them."""
-    if (cache / RECEIPTS).exists():
+    if there := place.sizes(FOLDER):
         with step("receipts.remove"):
-            shutil.rmtree(cache / RECEIPTS)
-            sync(cache)
+            place.delete(there)
+
+
+def _receipt(data: bytes | None, header: Header, chunk: Chunk) -> JournalEntry | None:
+    entry = JournalEntry.from_line(data or b"")
+    right = entry and entry.unit == chunk.unit and entry.files.keys() == set(chunk.files(header).values())
+    return entry if right else None
 
 
 def _name(unit: str) -> str:
-    return f"{RECEIPTS}/{unit}.json"
+    return f"{FOLDER}{unit}.json"

@@ -8,25 +8,22 @@ chunks and prompt sets count as not done, the cache as unfinished, and whoever c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import zarr
-
-from mma.cache.durable import holds, write_whole
+from mma.cache.chunk_files import Arrays
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, parse_journal
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, lay_out_arrays, lay_out_projections, lay_out_text
 from mma.cache.lock import only_writer
+from mma.cache.place import Place
 from mma.cache.projection import PROJECTION
 from mma.cache.root import ROOT, TEXT
 from mma.cache.schema import Header
 from mma.cache.verify import Fault, VerifyReport, verify
-from mma.cache.writer import CacheWriter, draft_folder
+from mma.cache.where import Location, open_place
+from mma.cache.writer import CacheWriter
 
 Manifest = Callable[[Header], Mapping[str, ManifestSplit]]  # labels and paths, from the data set
 
@@ -42,9 +39,9 @@ class RepairReport:
 
 
 def mend(
-    path: Path,
+    path: Location,
     manifest: Manifest | None = None,
-    copy: Path | None = None,
+    copy: Location | None = None,
     can_compute: Callable[[Header, bool], None] | None = None,
 ) -> RepairReport:
     """Repair what can be repaired without a model.
@@ -54,14 +51,15 @@ def mend(
     before damaged units are forgotten (whether there are images among them, or texts alone), and raises where they
     cannot be computed again: then they stay as they are.
     """
+    place = open_place(path)
     with only_writer(path):
         checked = verify(path)
-        restored = _mend_top(path, checked)
-        _set_aside(path, checked)
+        restored = _mend_top(place, checked)
+        _set_aside(place, checked)
     by_name = {fault.file: fault for fault in checked.faults if fault.unit}
     with CacheWriter.reopen(path) as writer:
         if copy is not None:
-            source = CacheFiles(copy)
+            source = open_place(copy)
             restored += [file for file in by_name if _restore_from(writer, source, file)]
         left = [fault for file, fault in by_name.items() if file not in restored]
         if any(fault.unit == MANIFEST or fault.file.endswith(ROOT) for fault in left):
@@ -78,35 +76,30 @@ def mend(
         return RepairReport(checked.faults, restored, to_compute, writer.complete)
 
 
-def _mend_top(path: Path, checked: VerifyReport) -> list[str]:
+def _mend_top(place: Place, checked: VerifyReport) -> list[str]:
     """Write the root and the journals as they must have been."""
     if checked.root is None:
-        raise CacheError(f"{path} has no root")
+        raise CacheError(f"{place.location} has no root")
     wanted = {ROOT: checked.root.to_bytes()}
     if any(fault.file in (JOURNAL, SPARE) for fault in checked.faults):
         wanted |= {JOURNAL: checked.journal} | ({SPARE: checked.journal} if checked.root.complete else {})
     restored = []
     for name, data in wanted.items():
-        file = path / name
-        if not holds(file, data):
+        if not place.holds(name, data):
             with step("repair.restore"):
-                write_whole(file, data)
+                place.write({name: data})
             restored.append(name)
     return restored
 
 
-def _set_aside(path: Path, checked: VerifyReport) -> None:
+def _set_aside(place: Place, checked: VerifyReport) -> None:
     """Rename what stands where a folder should be, a file or a link, to `<name>.was`; repair writes through neither."""
     for fault in checked.faults:
-        while above := CacheFiles(path).strange_folder(fault.file):
-            place = path / above
-            aside = place.with_name(f"{place.name}.was")
-            if aside.is_symlink() or aside.is_file():
-                aside.unlink()
-            place.rename(aside)
+        while above := place.strange_folder(fault.file):
+            place.set_aside(above)
 
 
-def _restore_from(writer: CacheWriter, copy: CacheFiles, file: str) -> bool:
+def _restore_from(writer: CacheWriter, copy: Place, file: str) -> bool:
     try:
         writer.restore(file, copy.read(file) or b"")
     except CacheError:
@@ -122,22 +115,17 @@ def _mend_layout(writer: CacheWriter, checked: VerifyReport, left: list[Fault], 
             f"{writer.path}: {contents[0]} is damaged, and needs the data set ({writer.header.dataset}): "
             "give that, or another copy of the cache"
         )
-    draft = draft_folder(writer.path)
-    try:
-        root = zarr.open_group(draft, mode="w")
-        lay_out_arrays(root, writer.header, manifest(writer.header) if contents and manifest else None)
-        header = writer.header
-        for unit, entry in parse_journal(checked.journal)[0].items():
-            if unit.startswith(TEXT):
-                lay_out_text(root, unit.removeprefix(TEXT), header, entry.about["templates"])
-        if header.penultimate:
-            lay_out_projections(root, header)
-        restored = []
-        for fault in left:
-            file = draft / fault.file
-            if file.exists() and (fault.unit == MANIFEST or fault.file.endswith(ROOT)):
-                writer.restore(fault.file, file.read_bytes())
-                restored.append(fault.file)
-        return restored
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    arrays, header = Arrays(), writer.header
+    lay_out_arrays(arrays.root, header, manifest(header) if contents and manifest else None)
+    for unit, entry in parse_journal(checked.journal)[0].items():
+        if unit.startswith(TEXT):
+            lay_out_text(arrays.root, unit.removeprefix(TEXT), header, entry.about["templates"])
+    if header.penultimate:
+        lay_out_projections(arrays.root, header)
+    files = arrays.take(arrays.names())
+    restored = []
+    for fault in left:
+        if fault.file in files and (fault.unit == MANIFEST or fault.file.endswith(ROOT)):
+            writer.restore(fault.file, files[fault.file])
+            restored.append(fault.file)
+    return restored

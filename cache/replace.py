@@ -28,6 +28,7 @@ from mma.cache.layout import ManifestSplit
 from mma.cache.lock import only_writer
 from mma.cache.reader import open_cache
 from mma.cache.schema import Header
+from mma.cache.where import Location, as_location, is_url
 from mma.cache.writer import CacheWriter
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
@@ -36,7 +37,7 @@ CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPE
 
 
 @contextmanager
-def replacing(path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> Iterator[CacheWriter]:
+def replacing(path: Location, header: Header, manifest: Mapping[str, ManifestSplit]) -> Iterator[CacheWriter]:
     """A writer of the cache that is to replace the one at `path`, begun or continued; left without an error, it does.
 
     One that was begun for another header is thrown away. CacheError where another process writes the cache, or a shard
@@ -54,21 +55,24 @@ def replacing(path: Path, header: Header, manifest: Mapping[str, ManifestSplit])
             _remove(draft)
 
 
-def replacement_place(path: Path) -> Path:
+def replacement_place(path: Location) -> Path:
     """Where the cache that is to replace the one at a path is made."""
     return _beside(_real(path), "new")
 
 
-def discard_replacement(path: Path) -> None:
+def discard_replacement(path: Location) -> None:
     """Remove what a run that was killed left of the cache that was replaced. Its caller holds the lock of `path`."""
-    _remove(replacement_place(path))
+    if not is_url(path):  # only a cache on a disk is replaced
+        _remove(replacement_place(path))
 
 
-def mend_replacement(path: Path) -> None:
+def mend_replacement(path: Location) -> None:
     """Where a run was killed between two renames: the new cache if it is whole, else the old one, in its place.
 
     CacheError where another process is about to write there.
     """
+    if is_url(path):
+        return
     place = _real(path)
     draft, aside = replacement_place(path), _beside(place, "was")
     if place.exists() or not aside.exists():
@@ -140,8 +144,11 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+def _real(path: Location) -> Path:
+    at = as_location(path)
+    if not isinstance(at, Path):
+        raise CacheError(f"{at} cannot be replaced: only a cache on a disk is")
+    return Path(os.path.realpath(at))
 
 
 def _beside(place: Path, what: str) -> Path:

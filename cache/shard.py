@@ -5,47 +5,48 @@
             writer.write(chunk, embedding, failures, content)
         complete = writer.finish()
 
-Shards need one file system and nothing else: they may come in any order, at any time, and be killed and started again.
-Who comes first lays the cache out. Every shard has a lock (lock.py), and a receipt for each unit that it has done
-(receipts.py). The finished cache has the bytes of one that was written by a `CacheWriter` alone.
+Shards need one file system, or one object store, and nothing else: they may come in any order, at any time, and be
+killed and started again. Who comes first lays the cache out. Every shard has a lock (lock.py, claim.py), and a receipt
+for each unit that it has done (receipts.py). The finished cache has the bytes of one that was written by a
+`CacheWriter` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from mma.cache.chunk_files import chunk_values, write_chunk
+from mma.cache.chunk_files import Arrays, chunk_values, write_chunk
+from mma.cache.claim import Claim
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
 from mma.cache.journal import FailedRow, Journal, JournalEntry
 from mma.cache.layout import ManifestSplit
 from mma.cache.lock import CacheLock, LockHolder, shard_writer, wait_for_lock
+from mma.cache.place import Place
 from mma.cache.receipts import read_receipts, write_receipt
 from mma.cache.root import TEXT
 from mma.cache.schema import Chunk, Header, Shard
+from mma.cache.where import Location, place_of
 from mma.cache.writer import CacheWriter, lay_out, must_match, stored_root
 
 
 class ShardWriter(LockHolder):
-    """The one writer of one shard of a cache on a shared disk. Close it, or use it as a context manager."""
+    """The one writer of one shard of a cache. Close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, header: Header, shard: Shard, lock: CacheLock) -> None:
+    def __init__(self, path: Location, header: Header, shard: Shard, lock: CacheLock | Claim) -> None:
         self.path = path
         self.header = header
         self.shard = shard
         self._lock = lock
-        self._root = zarr.open_group(path, mode="r+", zarr_format=3)
-        self._done = _entries(path, header)
+        self._place, self._arrays = place_of(path), Arrays(header)
+        self._done = _entries(self._place, header)
 
     @classmethod
     def join(
-        cls, path: Path, header: Header, shard: Shard, manifest: Callable[[], Mapping[str, ManifestSplit]]
+        cls, path: Location, header: Header, shard: Shard, manifest: Callable[[], Mapping[str, ManifestSplit]]
     ) -> ShardWriter:
         """Take a shard of the cache at `path`; where there is no cache, lay it out with the labels and paths of
         `manifest()`.
@@ -58,9 +59,10 @@ class ShardWriter(LockHolder):
         with wait_for_lock(path):
             lock = shard_writer(path, shard)
             try:
-                if not path.exists():
-                    lay_out(path, header, manifest())
-                stored = stored_root(path).header
+                place = place_of(path)
+                if not place.exists():
+                    lay_out(place, header, manifest())
+                stored = stored_root(place).header
                 must_match(path, stored, header)
                 return cls(path, stored, shard, lock)
             except BaseException:
@@ -70,7 +72,7 @@ class ShardWriter(LockHolder):
     @property
     def prompts(self) -> list[str]:
         """The prompt sets that the cache has."""
-        return [unit.removeprefix(TEXT) for unit in _entries(self.path, self.header) if unit.startswith(TEXT)]
+        return [unit.removeprefix(TEXT) for unit in _entries(self._place, self.header) if unit.startswith(TEXT)]
 
     def pending(self) -> list[Chunk]:
         """The chunks of this shard that are still to do, in order."""
@@ -93,9 +95,9 @@ class ShardWriter(LockHolder):
     ) -> None:
         """Store a chunk, as `CacheWriter.write` does."""
         values = chunk_values(self.header, chunk, embedding, failures, content, penultimate)
-        entry = write_chunk(self.path, self._root, self.header, chunk, values, failures)
+        entry = write_chunk(self._place, self._arrays, self.header, chunk, values, failures)
         self._lock.check()
-        write_receipt(self.path, entry)
+        write_receipt(self._place, self.header, chunk, entry)
         self._done[entry.unit] = entry
 
     def write_text(
@@ -112,7 +114,7 @@ class ShardWriter(LockHolder):
 
     def finish(self) -> bool:
         """Publish the cache where this shard was the last to finish; whether it is complete."""
-        done = _entries(self.path, self.header)
+        done = _entries(self._place, self.header)
         if any(chunk.unit not in done for chunk in self.header.chunks()):
             return False
         with _own_lock(self.path, self.header) as writer:
@@ -121,9 +123,9 @@ class ShardWriter(LockHolder):
         return True
 
 
-def merge_shards(path: Path) -> None:
+def merge_shards(path: Location) -> None:
     """Publish a cache whose shards are all done. CacheError where one is not, or is being written."""
-    header = stored_root(path).header
+    header = stored_root(place_of(path)).header
     with CacheWriter.reopen(path) as writer:
         pending, chunks = writer.pending(), list(header.chunks())
         if pending:
@@ -135,16 +137,15 @@ def merge_shards(path: Path) -> None:
             writer.finish()
 
 
-def _entries(path: Path, header: Header) -> dict[str, JournalEntry]:
+def _entries(place: Place, header: Header) -> dict[str, JournalEntry]:
     """What is done. Receipts are read before the journal, into which they may move."""
-    files = CacheFiles(path)
-    receipts = read_receipts(files, header)
-    return receipts | {unit: entry for unit, entry in Journal(path).entries.items() if entry.done}
+    receipts = read_receipts(place, header)
+    return receipts | {unit: entry for unit, entry in Journal(place).entries.items() if entry.done}
 
 
 @contextmanager
-def _own_lock(path: Path, header: Header) -> Iterator[CacheWriter]:
+def _own_lock(path: Location, header: Header) -> Iterator[CacheWriter]:
     """A writer for a moment, beside other shards: it sweeps nothing."""
     with wait_for_lock(path) as lock:
-        Journal(path).cut_torn_line()
+        Journal(place_of(path)).cut_torn_line()
         yield CacheWriter(path, header, lock)

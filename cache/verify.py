@@ -10,23 +10,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mma.cache.claim import CLAIMS
 from mma.cache.durable import PARTIAL, sha256
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, JournalEntry, parse_journal
-from mma.cache.projection import PROJECTION, Projection, product_fault
-from mma.cache.receipts import RECEIPTS, with_receipts
+from mma.cache.place import Place
+from mma.cache.projection import CRC, PROJECTION, Projection, product_fault, stored_projection
+from mma.cache.receipts import FOLDER, with_receipts
 from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import CONTENT, SIDES, Chunk, Header, Status
-
-READERS = 8  # files read and hashed at a time
-CRC = 4  # bytes behind every chunk
+from mma.cache.where import Location, open_place
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,12 @@ class VerifyReport:
     journal: bytes = field(default=b"", repr=False)  # what the journal is, or must have been
 
 
-def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None) -> VerifyReport:
+def verify(location: Location, advance: Callable[[int], None] = lambda _: None) -> VerifyReport:
     """Read every file of a cache, on a disk or behind a URL; `advance` hears of every file's bytes.
 
     CacheError only where there is no cache, or where root and journal are both lost.
     """
-    files = CacheFiles(location)
+    files = open_place(location)
     sizes = files.sizes()
     root, journal, faults = _top(files)
     entries, _ = parse_journal(journal)
@@ -84,12 +81,12 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
         advance(sum(sizes.get(file, 0) for file in entry.files))
         return found
 
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(files.readers) as pool:
         for found in pool.map(check, done.values()):
             faults += found
     known = {ROOT, JOURNAL, SPARE, *(file for entry in entries.values() for file in entry.files)}
     unfinished = () if root.complete else ("image/", TEXT, f"{PROJECTION}/")
-    leftover = (f"{RECEIPTS}/", *unfinished)  # of a crash: written again, or swept
+    leftover = (FOLDER, CLAIMS, *unfinished)  # of a crash: written again, or swept; or of who writes it now
     strangers = [f for f in sizes if f not in known and not f.endswith(PARTIAL) and not f.startswith(leftover)]
     return VerifyReport(
         faults=faults,
@@ -104,7 +101,7 @@ def verify(location: str | Path, advance: Callable[[int], None] = lambda _: None
     )
 
 
-def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
+def _top(files: Place) -> tuple[Root, bytes, list[Fault]]:
     """Root and journal as they must have been, and what is wrong with those on the disk."""
     read, why = _read_top(files)
     data, log, spare = (read[name] for name in (ROOT, JOURNAL, SPARE))
@@ -137,7 +134,7 @@ def _top(files: CacheFiles) -> tuple[Root, bytes, list[Fault]]:
     raise CacheError(f"{reason}; its journal does not help: make it again")
 
 
-def _read_top(files: CacheFiles) -> tuple[dict[str, bytes | None], dict[str, str]]:
+def _read_top(files: Place) -> tuple[dict[str, bytes | None], dict[str, str]]:
     """Root, journal and spare: the bytes, None where it is missing and b"" where it cannot be read; and why not."""
     read: dict[str, bytes | None] = {}
     why: dict[str, str] = {}
@@ -151,7 +148,7 @@ def _read_top(files: CacheFiles) -> tuple[dict[str, bytes | None], dict[str, str
     return read, why
 
 
-def _reason(files: CacheFiles, name: str, error: CacheError) -> str:
+def _reason(files: Place, name: str, error: CacheError) -> str:
     return str(error).removeprefix(f"{files.location}: {name} ")
 
 
@@ -164,7 +161,7 @@ def _has_bad_lines(journal: bytes) -> bool:
     return b"\n" in journal[parse_journal(journal)[1] : -1]
 
 
-def _with_additions(files: CacheFiles, root: Root, journal: bytes) -> bytes:
+def _with_additions(files: Place, root: Root, journal: bytes) -> bytes:
     """What the root vouches for, and the prompt sets behind it that were stored and not yet published.
 
     Nothing else is ever appended to the journal of a complete cache: other lines are nobody's.
@@ -207,26 +204,16 @@ def _journal_faults(
     return faults
 
 
-def _projections(files: CacheFiles, entries: Mapping[str, JournalEntry], header: Header) -> dict[str, Projection]:
+def _projections(files: Place, entries: Mapping[str, JournalEntry], header: Header) -> dict[str, Projection]:
     """The last layers of the towers; none where the cache has none, or they are damaged, which is a fault of theirs."""
     entry = entries.get(PROJECTION)
     if header.penultimate is None or entry is None or any(_unit_faults(files, entry, header, None, {})):
         return {}
-
-    def read(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return np.frombuffer((files.read(name) or b"")[:-CRC], "<f4").reshape(shape)
-
-    return {
-        side: Projection(
-            read(f"{PROJECTION}/{side}/weight/c/0/0", (header.penultimate[side], header.dim)),
-            read(f"{PROJECTION}/{side}/bias/c/0", (header.dim,)),
-        )
-        for side in SIDES
-    }
+    return {side: stored_projection(files.read, header, side) for side in SIDES}
 
 
 def _unit_faults(
-    files: CacheFiles,
+    files: Place,
     entry: JournalEntry,
     header: Header,
     chunk: Chunk | None,

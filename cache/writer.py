@@ -13,24 +13,22 @@ One process at a time writes a cache: see lock.py. A finished cache has the same
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from mma.cache.chunk_files import checksums, chunk_values, must_read, write_chunk
-from mma.cache.durable import PARTIAL, holds, sha256, sync, sync_files, sync_tree, write_whole
+from mma.cache.chunk_files import Arrays, checksums, chunk_values, must_hold, write_chunk
+from mma.cache.claim import Claim
+from mma.cache.durable import sha256
 from mma.cache.errors import CacheError
-from mma.cache.files import CacheFiles
 from mma.cache.journal import JOURNAL, MANIFEST, SPARE, FailedRow, Journal, JournalEntry
 from mma.cache.killpoint import step
 from mma.cache.layout import ManifestSplit, array, lay_out_arrays, lay_out_projections, lay_out_text
 from mma.cache.lock import CacheLock, LockHolder, only_writer
+from mma.cache.place import Place
 from mma.cache.projection import (
     PROJECTION,
     Projection,
@@ -38,46 +36,51 @@ from mma.cache.projection import (
     product_fault,
     projection_fault,
     projection_files,
+    stored_projection,
 )
-from mma.cache.receipts import read_receipts, remove_receipts
+from mma.cache.receipts import read_receipts, remove_receipts, write_receipt
 from mma.cache.root import ROOT, TEXT, Root
 from mma.cache.schema import SIDES, Chunk, Header, check_name, fingerprint_diff, text_fault
+from mma.cache.where import Location, place_of
 
 
 class CacheWriter(LockHolder):
-    """The one writer of one cache on a local disk. Close it, or use it as a context manager."""
+    """The one writer of one cache. Close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, header: Header, lock: CacheLock) -> None:
+    def __init__(self, path: Location, header: Header, lock: CacheLock | Claim) -> None:
         self.path = path
         self.header = header
+        self._place = place_of(path)
         self._lock = lock
         self.changed: dict[str, list[str]] = {}  # units done again: the files that are other than those that were lost
-        self._journal = Journal(path)
-        self._published = stored_root(path)
-        self._root = zarr.open_group(path, mode="r+", zarr_format=3)
+        self._journal = Journal(self._place)
+        self._published = stored_root(self._place)
+        self._arrays = Arrays(header)
+        self._layers: dict[str, Projection] = {}
 
     @classmethod
-    def create(cls, path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> CacheWriter:
+    def create(cls, path: Location, header: Header, manifest: Mapping[str, ManifestSplit]) -> CacheWriter:
         """Lay out a new cache, with labels and paths. It appears at `path` whole or not at all."""
         lock = only_writer(path)
         try:
-            if path.exists():
+            place = place_of(path)
+            if place.exists():
                 raise CacheError(f"{path} exists already")
-            lay_out(path, header, manifest)
+            lay_out(place, header, manifest)
             return cls(path, header, lock)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def resume(cls, path: Path, header: Header) -> CacheWriter:
+    def resume(cls, path: Location, header: Header) -> CacheWriter:
         """Continue a cache. Its own chunk and batch sizes hold; another fingerprint is refused with the differences.
 
         It is recovered first: see `recover`.
         """
         lock = only_writer(path)
         try:
-            stored = stored_root(path).header
+            stored = stored_root(place_of(path)).header
             must_match(path, stored, header)
             return cls(path, stored, lock).recover()
         except BaseException:
@@ -85,11 +88,11 @@ class CacheWriter(LockHolder):
             raise
 
     @classmethod
-    def reopen(cls, path: Path) -> CacheWriter:
+    def reopen(cls, path: Location) -> CacheWriter:
         """Continue a cache as it is, to add text to it or to finish a repair. It is recovered first: see `recover`."""
         lock = only_writer(path)
         try:
-            return cls(path, stored_root(path).header, lock).recover()
+            return cls(path, stored_root(place_of(path)).header, lock).recover()
         except BaseException:
             lock.release()
             raise
@@ -145,7 +148,14 @@ class CacheWriter(LockHolder):
         """
         values = chunk_values(self.header, chunk, embedding, failures, content, penultimate)
         self._check_product(chunk.unit, "image", values)
-        self._record(write_chunk(self.path, self._root, self.header, chunk, values, failures))
+        if self._place.appends:
+            self._record(write_chunk(self._place, self._arrays, self.header, chunk, values, failures))
+        else:
+            self._lock.check()
+            entry = write_chunk(self._place, self._arrays, self.header, chunk, values, failures)
+            self._note(entry)
+            write_receipt(self._place, self.header, chunk, entry)
+            self._journal.entries[entry.unit] = entry
 
     def write_text(
         self,
@@ -176,18 +186,15 @@ class CacheWriter(LockHolder):
         self._check_product(unit, "text", values)
         files = [f"{unit}/zarr.json"]
         files += [f"{unit}/{part}/{file}" for part in values for file in ("zarr.json", "c/0/0/0")]
-        with step("text.write"):
-            lay_out_text(self._root, name, self.header, templates)
-            for part, found in values.items():
-                array(self._root, f"{unit}/{part}")[:] = found
-        with step("text.sync"):
-            sync_files(self.path, files)
+        arrays = Arrays()
+        lay_out_text(arrays.root, name, self.header, templates)
         for part, found in values.items():
-            must_read(self.path, self._root, f"{unit}/{part}", slice(None), found)
+            array(arrays.root, f"{unit}/{part}")[:] = found
+        written = self._write(arrays.take(files))
         about: dict[str, object] = {"templates": list(templates)}
         if texts is not None and [list(of_class) for of_class in texts] != self._filled(templates):
             about["texts"] = [list(of_class) for of_class in texts]
-        self._record(JournalEntry(unit, checksums(self.path, files), about=about))
+        self._record(JournalEntry(unit, written, about=about))
         self._publish(complete=self.complete)
 
     def write_projections(self, projections: Mapping[str, Projection]) -> None:
@@ -203,15 +210,20 @@ class CacheWriter(LockHolder):
             for side in SIDES
             for part in ("weight", "bias")
         }
-        with step("text.write"):
-            lay_out_projections(self._root, self.header)
-            for name, found in values.items():
-                array(self._root, name)[:] = found
-        with step("text.sync"):
-            sync_files(self.path, projection_files())
+        arrays = Arrays()
+        lay_out_projections(arrays.root, self.header)
         for name, found in values.items():
-            must_read(self.path, self._root, name, slice(None), found)
-        self._record(JournalEntry(PROJECTION, checksums(self.path, projection_files())))
+            array(arrays.root, name)[:] = found
+        self._record(JournalEntry(PROJECTION, self._write(arrays.take(projection_files()))))
+
+    def _write(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        """Write the files of a text or of the projections, and return the SHA-256 of each."""
+        with step("text.write"):
+            self._place.write(files)
+        with step("text.sync"):
+            self._place.sync(files)
+        must_hold(self._place, files)
+        return checksums(files)
 
     def _check_product(self, unit: str, side: str, values: Mapping[str, NDArray[np.floating]]) -> None:
         if "penultimate" not in values:
@@ -221,8 +233,9 @@ class CacheWriter(LockHolder):
             raise CacheError(f"{unit}: penultimate features are {values['penultimate'].shape}, with W = {width}")
         if not self._done(PROJECTION):
             raise CacheError(f"{self.path} has no projections yet: they are written first")
-        parts = (np.asarray(array(self._root, f"{PROJECTION}/{side}/{part}")[:]) for part in ("weight", "bias"))
-        if fault := product_fault(values["embedding"], values["penultimate"], Projection(*parts)):
+        if side not in self._layers:
+            self._layers[side] = stored_projection(self._place.read, self.header, side)
+        if fault := product_fault(values["embedding"], values["penultimate"], self._layers[side]):
             raise CacheError(f"{self.path}: {unit} {fault}")
 
     def finish(self) -> None:
@@ -234,6 +247,7 @@ class CacheWriter(LockHolder):
         first = [MANIFEST, *([PROJECTION] if self.header.penultimate else [])]
         order = [*first, *(chunk.unit for chunk in self.header.chunks()), *(TEXT + name for name in self.prompts)]
         self._journal.compact(order)
+        remove_receipts(self._place)
         self._publish(complete=True)
 
     def forget(self, units: Sequence[str]) -> None:
@@ -250,7 +264,7 @@ class CacheWriter(LockHolder):
             raise CacheError(f"{self.path}: {file} would not come out as it was: the journal has another checksum")
         self._lock.check()
         with step("repair.restore"):
-            write_whole(self.path / file, data)
+            self._place.write({file: data})
 
     def _texts(self) -> dict[str, JournalEntry]:
         return {
@@ -267,27 +281,29 @@ class CacheWriter(LockHolder):
         return bool(self.pending() or self.pending_text() or self.pending_projections())
 
     def _record(self, entry: JournalEntry) -> None:
+        self._note(entry)
+        self._journal.append(entry)
+
+    def _note(self, entry: JournalEntry) -> None:
+        """Before a unit is recorded: the right to do so, and whether it came out otherwise than it was."""
         self._lock.check()
         if entry.done and entry.unit in self._journal.entries:
             was = self._journal.entries[entry.unit].about.get("was")
             if was not in (None, entry.files):
                 self.changed[entry.unit] = [file for file in entry.files if entry.files[file] != was.get(file)]
-        self._journal.append(entry)
 
     def _publish(self, *, complete: bool) -> None:
         """Bring the spare journal and the root in line with the journal."""
-        journal = self._journal.read()
+        place, journal = self._place, self._journal.read()
         root = Root.of(self._journal.entries, journal, complete=complete)
-        spare = self.path / SPARE
-        if complete and not holds(spare, journal):
+        if complete and not place.holds(SPARE, journal):
             with step("journal.copy"):
-                write_whole(spare, journal)
-        if not holds(self.path / ROOT, root.to_bytes()):
+                place.write({SPARE: journal})
+        if not place.holds(ROOT, root.to_bytes()):
             with step("root.publish"):
-                write_whole(self.path / ROOT, root.to_bytes())
-        if not complete and spare.exists():
-            spare.unlink()
-            sync(self.path)
+                place.write({ROOT: root.to_bytes()})
+        if not complete and place.read(SPARE) is not None:
+            place.delete([SPARE])
         self._published = root
 
     def recover(self) -> Self:
@@ -297,45 +313,28 @@ class CacheWriter(LockHolder):
         `resume` and `reopen` call it. Opening a writer by itself changes nothing on the disk.
         """
         self._journal.cut_torn_line()
-        receipts = read_receipts(CacheFiles(self.path), self.header)
+        receipts = read_receipts(self._place, self.header)
         if new := [entry for unit, entry in receipts.items() if not self._done(unit)]:
             self._lock.check()
             self._journal.append(*new)
-        remove_receipts(self.path)
+        remove_receipts(self._place)
         self._publish(complete=self.complete and not self._lost())
-        known = {ROOT, JOURNAL, SPARE, *(f for entry in self._journal.entries.values() for f in entry.files)}
-        folders_of_units = [
-            file for folder in ("image", "text", PROJECTION) for file in self.path.glob(f"{folder}/**/*")
-        ]
-        for file in [*folders_of_units, *self.path.glob(f"*{PARTIAL}")]:
-            is_folder = file.is_dir() and not file.is_symlink()
-            if not is_folder and file.relative_to(self.path).as_posix() not in known:
-                file.unlink()
-        folders = [folder for folder in self.path.rglob("*") if folder.is_dir() and not folder.is_symlink()]
-        for folder in sorted(folders, reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        self._place.sweep({file for entry in self._journal.entries.values() for file in entry.files})
         return self
 
 
-def lay_out(path: Path, header: Header, manifest: Mapping[str, ManifestSplit]) -> None:
-    """Lay out a new cache, with labels and paths. It appears at `path` whole or not at all."""
-    draft = draft_folder(path)
-    with step("create.draft"):
-        lay_out_arrays(zarr.open_group(draft, mode="w"), header, manifest)
-        files = [f.relative_to(draft).as_posix() for f in sorted(draft.rglob("*")) if f.is_file()]
-        files.remove(ROOT)  # it changes as the cache grows, and vouches for itself
-        journal = Journal(draft)
-        journal.append(JournalEntry(MANIFEST, checksums(draft, files), about=header.to_attributes()))
-        root = Root.of(journal.entries, journal.read(), complete=False)
-        (draft / ROOT).write_bytes(root.to_bytes())
-        sync_tree(draft)
-    with step("create.rename"):
-        draft.rename(path)
-        sync(path.parent)
+def lay_out(place: Place, header: Header, manifest: Mapping[str, ManifestSplit]) -> None:
+    """Lay out a new cache, with labels and paths. It appears whole or not at all."""
+    arrays = Arrays()
+    lay_out_arrays(arrays.root, header, manifest)
+    files = arrays.take(arrays.names())
+    del files[ROOT]  # it changes as the cache grows, and vouches for itself
+    entry = JournalEntry(MANIFEST, checksums(files), about=header.to_attributes())
+    root = Root.of({MANIFEST: entry}, entry.to_line(), complete=False)
+    place.lay_out({**files, JOURNAL: entry.to_line(), ROOT: root.to_bytes()})
 
 
-def must_match(path: Path, stored: Header, wanted: Header) -> None:
+def must_match(path: Location, stored: Header, wanted: Header) -> None:
     """CacheError where a cache is another than the wanted one. Its own chunk and batch sizes hold."""
     if differences := fingerprint_diff(stored.fingerprint, wanted.fingerprint):
         raise CacheError(
@@ -346,17 +345,10 @@ def must_match(path: Path, stored: Header, wanted: Header) -> None:
         raise CacheError(f"{path} has the same fingerprint but another layout: delete it, or choose another place")
 
 
-def draft_folder(path: Path) -> Path:
-    """An empty place beside a cache, for what becomes it, or a part of it, by a rename."""
-    draft = path.with_name(f".{path.name}.creating")
-    shutil.rmtree(draft, ignore_errors=True)
-    return draft
-
-
-def stored_root(path: Path) -> Root:
+def stored_root(place: Place) -> Root:
     """The root of a cache whose journal it vouches for."""
-    data, journal = CacheFiles(path).root_and_journal()
-    root = Root.parse(data, str(path))
+    data, journal = place.root_and_journal()
+    root = Root.parse(data, place.location)
     if not root.vouches_for(journal):
-        raise CacheError(f"{path}: the journal is damaged: run `mma cache verify` on it")
+        raise CacheError(f"{place.location}: the journal is damaged: run `mma cache verify` on it")
     return root

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads do not spin where cores are shared; before torch
 
-from mma.cache import import_npz
+from mma.cache import claim, import_npz, objects
 from mma.pipeline.cli.main import main
 
 from .forked import start
+from .object_store import ObjectStore, nothing
 
 COMMAND = str(Path(sys.executable).with_name("mma"))  # as installed
 
@@ -103,3 +105,28 @@ def dtd_cache(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cars_cache(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real CLIP features of Stanford Cars."""
     return import_npz(shared / "features/stanford_cars_vitb32.npz", tmp_path_factory.mktemp("cars") / "cars.zarr")
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[ObjectStore]:
+    """An S3 server with a bucket, s3://bucket."""
+    server = ObjectStore()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The server, found in the environment, without faults; clients that try again at once, and claims that expire."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "PAUSE", 0.01)
+    backoff = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=20), "base": 2}
+    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 3, "backoff": backoff})
+    monkeypatch.setattr(claim, "BEAT", 0.1)
+    monkeypatch.setattr(claim, "WATCH", 0.4)
+    s3_server.fault = nothing
+    objects._open_store.cache_clear()
+    yield s3_server
+    s3_server.fault = nothing
+    objects._open_store.cache_clear()

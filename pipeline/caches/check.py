@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import diff_caches, open_cache, verify
+from mma.cache import cache_bytes, diff_caches, open_cache, verify
 from mma.pipeline.console import Column, show_table
 from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import size, span, track
@@ -20,10 +19,8 @@ SHOWN = 50  # faults listed
 
 def verify_cache(location: str, stdout: Console, stderr: Console) -> bool:
     """Verify a cache and print what is wrong with it; whether nothing is."""
-    local = Path(location)
-    total = sum(file.stat().st_size for file in local.rglob("*") if file.is_file()) if local.exists() else 0
     start = time.monotonic()
-    with track(stderr, "verify", total, "bytes") as advance:
+    with track(stderr, "verify", cache_bytes(location) or 0, "bytes") as advance:
         checked = verify(location, advance)
     seconds = time.monotonic() - start
     for fault in checked.faults[:SHOWN]:

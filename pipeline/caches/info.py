@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import Cache, Status, open_cache
+from mma.cache import Cache, Status, cache_bytes, open_cache
 from mma.pipeline.console import Cell, show_pairs
 from mma.pipeline.json_text import to_json
 from mma.pipeline.progress import size
@@ -62,7 +61,6 @@ def _info(cache: Cache) -> dict[str, Any]:
             {"split": split, "row": row, "path": paths[row], "status": Status(code).name.lower(), "reason": reason}
             for row, code, reason in failures
         ]
-    local = Path(cache.location)
     return {
         "dataset": header.dataset,
         "complete": cache.complete,
@@ -76,6 +74,6 @@ def _info(cache: Cache) -> dict[str, Any]:
         "prompts": {name: cache.text(name).templates for name in cache.prompts},
         "fingerprint": header.fingerprint,
         "notes": header.notes,
-        "bytes": sum(f.stat().st_size for f in local.rglob("*") if f.is_file()) if local.exists() else None,
+        "bytes": cache_bytes(cache.location),
         "failed": failed,
     }

@@ -15,6 +15,7 @@ from mma.cache import (
     CacheError,
     CacheWriter,
     Header,
+    Location,
     ManifestSplit,
     RepairReport,
     Status,
@@ -44,7 +45,7 @@ from mma.pipeline.errors import UsageError
 EVERY = 2**63  # failures allowed: those that were there before
 
 
-def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, console: Console) -> RepairReport:
+def repair_cache(path: Location, given: Mapping[str, Any], copy: Location | None, console: Console) -> RepairReport:
     """Repair a cache so that it ends with the bytes it had.
 
     `given` are settings of `mma embed` (dataset, root, model, ...) where those that made the cache no longer hold;
@@ -73,7 +74,7 @@ def repair_cache(path: Path, given: Mapping[str, Any], copy: Path | None, consol
     return replace(mended, to_compute=[*mended.to_compute, *back])
 
 
-def _retry_missing(path: Path, means: Callable[[Header], _Means], console: Console) -> list[str]:
+def _retry_missing(path: Location, means: Callable[[Header], _Means], console: Console) -> list[str]:
     """Do units again that have rows whose images were missing and are there now; the units."""
     cache = open_cache(path)
     missing = sum(code == Status.MISSING for rows in cache.failures().values() for _, code, _ in rows)
@@ -104,7 +105,7 @@ def _retry_missing(path: Path, means: Callable[[Header], _Means], console: Conso
 class _Means:
     """What computes again: the data set and the model that made a cache, loaded when they are needed."""
 
-    path: Path
+    path: Location
     header: Header
     chosen: Mapping[str, Any]
     console: Console
@@ -161,7 +162,7 @@ class _Means:
             )
 
 
-def _compute(path: Path, means: _Means, console: Console) -> None:
+def _compute(path: Location, means: _Means, console: Console) -> None:
     """Do what is pending: chunks need data set and model, prompt sets the model alone."""
     with CacheWriter.reopen(path) as writer:
         pending, texts = writer.pending(), writer.pending_text()

@@ -6,13 +6,16 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from mma.pipeline.cli.console import AsJson, stderr, stdout
 from mma.pipeline.cli.groups import Command, CommandGroup
+
+if TYPE_CHECKING:
+    from mma.cache import Location
 
 cache_app = typer.Typer(
     name="cache",
@@ -53,18 +56,18 @@ def cache_verify(path: Annotated[str, typer.Argument(help="A cache: a path, or a
 
 
 @cache_app.command(cls=Command, name="merge")
-def cache_merge(path: Annotated[Path, typer.Argument(help="A cache whose shards have all ended.")]) -> None:
+def cache_merge(path: Annotated[str, typer.Argument(help="A cache whose shards have all ended.")]) -> None:
     """Make a cache of finished shards complete. The last `mma embed --shard` does this by itself."""
-    from mma.cache import merge_shards
+    from mma.cache import as_location, merge_shards
 
-    merge_shards(path)
-    stderr().print(Text.assemble(f"{path} is complete. Next: ", (f"mma fit --cache {shlex.quote(str(path))}", "bold")))
+    merge_shards(as_location(path))
+    stderr().print(Text.assemble(f"{path} is complete. Next: ", (f"mma fit --cache {shlex.quote(path)}", "bold")))
 
 
 @cache_app.command(cls=Command, name="repair")
 def cache_repair(
-    path: Annotated[Path, typer.Argument(help="A cache on this machine.")],
-    copy: Annotated[Path | None, typer.Option("--from", help="Another copy of the same cache, to take from.")] = None,
+    path: Annotated[str, typer.Argument(help="A cache: a path, or s3://.")],
+    copy: Annotated[str | None, typer.Option("--from", help="Another copy of the same cache, to take from.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Where the images are now. Default: as embedded.")] = None,
     root: Annotated[Path | None, typer.Option(help="As for embed. Default: as embedded.")] = None,
     model: Annotated[str | None, typer.Option(help="As for embed. Default: as embedded.")] = None,
@@ -73,6 +76,7 @@ def cache_repair(
     workers: Annotated[int | None, typer.Option(help="Threads that decode. Default: one per core.")] = None,
 ) -> None:
     """Bring a damaged cache back to the bytes it had; computes again only what is damaged."""
+    from mma.cache import as_location
     from mma.pipeline.caches.repair import repair_cache
 
     given = {
@@ -83,7 +87,7 @@ def cache_repair(
         "device": device,
         "workers": workers,
     }
-    mended = repair_cache(path, given, copy, stderr())
+    mended = repair_cache(as_location(path), given, as_location(copy) if copy else None, stderr())
     for fault in mended.faults:
         stdout().print(str(fault))
     done = f"{len(mended.restored)} files restored, {len(mended.to_compute)} units computed again"
@@ -117,7 +121,7 @@ def cache_export(
 
 @cache_app.command(cls=Command, name="import")
 def cache_import(
-    out: Annotated[Path, typer.Option(help="The cache to write.")],
+    out: Annotated[str, typer.Option(help="The cache to write: a path, or s3://.")],
     npz: Annotated[Path | None, typer.Option(help="image_<split>, label_<split>, text, classnames.")] = None,
     safetensors: Annotated[Path | None, typer.Option(help="A file that `mma cache export` wrote.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="A folder that `mma cache export` wrote.")] = None,
@@ -132,7 +136,7 @@ def cache_import(
     prompts: Annotated[str, typer.Option(help="Name of the prompt set.")] = "default",
 ) -> None:
     """Make a cache from embeddings computed elsewhere: name one source."""
-    from mma.cache import CacheError, import_export, import_found, import_npz, write_bundle
+    from mma.cache import CacheError, as_location, import_export, import_found, import_npz, write_bundle
 
     sources = {
         "--npz": npz,
@@ -143,14 +147,15 @@ def cache_import(
         "--clip-retrieval": clip_retrieval,
     }
     _one_of(sources)
-    with _disk(out):
+    place = as_location(out)
+    with _disk(place):
         if npz is not None:
-            import_npz(npz, out, logit_scale=logit_scale, prompts=prompts)
+            import_npz(npz, place, logit_scale=logit_scale, prompts=prompts)
         elif (exported := safetensors or parquet) is not None:
             bundle = import_export(exported)
             if bundle is None:
                 raise CacheError(f"{exported} was not exported by mma")
-            write_bundle(bundle, out)
+            write_bundle(bundle, place)
         else:
             from mma.pipeline.caches import convert as readers
 
@@ -162,12 +167,12 @@ def cache_import(
             else:
                 assert clip_retrieval is not None
                 found, files = readers.clip_retrieval(clip_retrieval, names)
-            import_found(found, files, out, logit_scale=logit_scale, prompts=prompts)
+            import_found(found, files, place, logit_scale=logit_scale, prompts=prompts)
     _say_imported(out)
 
 
 @contextmanager
-def _disk(out: Path) -> Iterator[None]:
+def _disk(out: Location) -> Iterator[None]:
     """A disk that is full or fails, in one line."""
     from mma.pipeline.errors import WorkError
 
@@ -188,11 +193,11 @@ def _one_of(sources: dict[str, Path | None]) -> None:
         raise UsageError(f"{what}: name one of {', '.join(sources)}")
 
 
-def _say_imported(out: Path) -> None:
+def _say_imported(out: str) -> None:
     from mma.cache import open_cache
 
     cache = open_cache(out)
-    place = shlex.quote(str(out))
+    place = shlex.quote(out)
     following, why = f"mma fit --cache {place}", ""
     if not cache.prompts:
         following = f"mma embed --text-only --cache {place} --model NAME --pretrained TAG"

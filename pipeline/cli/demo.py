@@ -20,7 +20,7 @@ def demo(out: Path, stdout: Console, stderr: Console) -> None:
     if out.is_file():
         raise UsageError(f"--out {out} is a file: give a folder")
     cache = out / "shapes.zarr"
-    embed(EmbedSettings(dataset="shapes", model="tiny", cache=cache), stderr)
+    embed(EmbedSettings(dataset="shapes", model="tiny", cache=str(cache)), stderr)
     runs = out / "runs"
     show_fitted(stdout, fit(FitSettings(cache=(str(cache),), adapter=ADAPTERS, out=runs), stderr))
     stdout.print(

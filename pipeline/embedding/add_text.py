@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import CacheWriter, Header, fingerprint_diff, open_cache, refuse_if_locked
+from mma.cache import CacheWriter, Header, Location, fingerprint_diff, open_cache, refuse_if_locked
 from mma.pipeline.datasets import entries
 from mma.pipeline.embedding.checks import cache_path, check_settings
 from mma.pipeline.embedding.clip import FrozenClip
@@ -26,7 +25,7 @@ from mma.pipeline.errors import UsageError
 TEXT_MODEL = ("weights_sha256", "quick_gelu", "precision", "embedding")  # of the fingerprint: what decides a text
 
 
-def add_text(settings: EmbedSettings, console: Console) -> Path:
+def add_text(settings: EmbedSettings, console: Console) -> Location:
     """Add prompt sets to a cache, and return its path. Raises UsageError or CacheError for what does not fit it."""
     check_settings(settings)
     path = cache_path(settings)
@@ -73,7 +72,7 @@ def same_text_model(stored: Mapping[str, Any], clip: FrozenClip, where: str) -> 
         )
 
 
-def text_model_settings(settings: EmbedSettings, header: Header, path: Path) -> EmbedSettings:
+def text_model_settings(settings: EmbedSettings, header: Header, path: Location) -> EmbedSettings:
     """The settings, with the model that a cache was made with where they name none."""
     print_of = header.fingerprint
     known = {

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mma.cache import Chunk, Status, open_cache
+from mma.cache import Chunk, Location, Status, open_cache
 from mma.pipeline.datasets.base import ABSENT, Dataset, Split
 from mma.pipeline.datasets.contents import UNKNOWN, row_content
 from mma.pipeline.embedding.seen import Seen, of_content
@@ -47,7 +46,7 @@ class _Suspect:
 
 
 def find_changes(
-    path: Path, dataset: Dataset, workers: int, console: Console, content_of: RowContent = row_content
+    path: Location, dataset: Dataset, workers: int, console: Console, content_of: RowContent = row_content
 ) -> Changes:
     """Compare the rows that a cache has with what the data set has now, by the hashes that `content_of` gives.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mma.cache import Location, as_location, is_url
 from mma.pipeline.datasets import cache_name
 from mma.pipeline.embedding.clip import check_clip
 from mma.pipeline.embedding.image_noise import read_noise
@@ -32,7 +33,10 @@ def check_settings(settings: EmbedSettings) -> None:
         raise UsageError(f"{written('features', settings.features)} is written by one run: leave out `shard=I/N`")
     if settings.dataset is None and not settings.text_only:
         raise UsageError("`dataset=NAME` is missing: a data set's name, or a path to images")
-    check_cache_place(cache_path(settings))
+    path = cache_path(settings)
+    if settings.update and is_url(path):
+        raise UsageError(f"`update=True` is for a cache on a disk: embed the images as they are now beside {path}")
+    check_cache_place(path)
     if settings.model or not settings.text_only:
         model = settings.model or USUAL_MODEL
         check_clip(
@@ -40,9 +44,11 @@ def check_settings(settings: EmbedSettings) -> None:
         )
 
 
-def cache_path(settings: EmbedSettings) -> Path:
+def cache_path(settings: EmbedSettings) -> Location:
     """Where the cache is, or is to be: as was said, or cache/<data set>.zarr."""
-    return settings.cache or Path("cache") / f"{cache_name(settings.dataset or '', settings.limit)}.zarr"
+    if settings.cache:
+        return as_location(settings.cache)
+    return Path("cache") / f"{cache_name(settings.dataset or '', settings.limit)}.zarr"
 
 
 def noise_of(settings: EmbedSettings, splits: Sequence[str]) -> dict[str, list[str]]:

@@ -10,10 +10,9 @@ A run that is interrupted loses the chunk in flight, and the same command contin
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
+from mma.cache import Location
 from mma.pipeline.embedding.add_text import add_text
 from mma.pipeline.embedding.grow import grow
 from mma.pipeline.embedding.plan import make_plan
@@ -24,7 +23,7 @@ from mma.pipeline.embedding.show import next_step, show_plan, show_shard, show_s
 __all__ = ["EmbedSettings", "embed"]
 
 
-def embed(settings: EmbedSettings, console: Console) -> Path:
+def embed(settings: EmbedSettings, console: Console) -> Location:
     """Make or continue the cache of a data set, and return its path. Plan, progress and summary go to `console`."""
     if settings.text_only:
         return add_text(settings, console)

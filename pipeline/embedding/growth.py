@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mma.cache import Cache, CacheError, Chunk, Header, ManifestSplit, open_cache, replacement_place
+from mma.cache import Cache, CacheError, Chunk, Header, Location, ManifestSplit, open_cache, replacement_place
 from mma.pipeline.datasets import Contents, Dataset, Split
 from mma.pipeline.datasets.contents import UNKNOWN
 from mma.pipeline.datasets.draw import UNSPLIT
@@ -121,13 +120,13 @@ def new_rows(growth: Growth, dataset: Dataset, chunks: Sequence[Chunk]) -> tuple
     return replace(dataset, splits=splits), found
 
 
-def pending_chunks(growth: Growth, path: Path) -> list[Chunk]:
+def pending_chunks(growth: Growth, path: Location) -> list[Chunk]:
     """The chunks of the cache that is to be, that no earlier run has made from the same bytes."""
     stale, done = set(stale_chunks(growth, path)), _begun(growth, path)
     return [c for c in growth.header.chunks() if c in stale or done is None or c.unit not in done.journal]
 
 
-def stale_chunks(growth: Growth, path: Path) -> list[Chunk]:
+def stale_chunks(growth: Growth, path: Location) -> list[Chunk]:
     """The chunks that an earlier run has made, of images that have been overwritten since."""
     begun = _begun(growth, path)
     if begun is None:
@@ -141,7 +140,7 @@ def stale_chunks(growth: Growth, path: Path) -> list[Chunk]:
     return [chunk for chunk in growth.header.chunks() if chunk.unit in begun.journal and not same(chunk)]
 
 
-def _begun(growth: Growth, path: Path) -> Cache | None:
+def _begun(growth: Growth, path: Location) -> Cache | None:
     """What an earlier run has made of the cache that is to be."""
     try:
         cache = open_cache(replacement_place(path), partial=True)

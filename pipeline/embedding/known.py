@@ -7,13 +7,12 @@ hash is the cache's. All others are read.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mma.cache import CacheError, open_cache
+from mma.cache import CacheError, Location, open_cache
 from mma.pipeline.datasets.base import ABSENT, Split, Stamp
 from mma.pipeline.datasets.contents import UNKNOWN, as_array, row_content
 from mma.pipeline.embedding.seen import Seen, of_content
@@ -28,7 +27,7 @@ class KnownContents:
     It begins with what the cache at `path` has, if there is one.
     """
 
-    def __init__(self, path: Path, workers: int, console: Console) -> None:
+    def __init__(self, path: Location, workers: int, console: Console) -> None:
         self._known = _of_cache(path)
         self._workers, self._console = workers, console
 
@@ -61,7 +60,7 @@ class KnownContents:
         return content if then == stamp else UNKNOWN
 
 
-def _of_cache(path: Path) -> dict[str, tuple[Stamp, bytes]]:
+def _of_cache(path: Location) -> dict[str, tuple[Stamp, bytes]]:
     """Path -> stamp and content hash, of finished rows of a cache; nothing where there is none, or it is damaged."""
     known: dict[str, tuple[Stamp, bytes]] = {}
     try:

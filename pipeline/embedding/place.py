@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from mma.cache import Header, open_cache
+from mma.cache import Header, Location, cache_exists, in_object_store, open_cache
 from mma.pipeline.errors import UsageError
 from mma.pipeline.options import written
 from mma.pipeline.progress import size
 
 
-def check_cache_place(path: Path) -> None:
+def check_cache_place(path: Location) -> None:
     """Raise UsageError for a place where no cache can be, CacheError for one where something else is."""
-    address = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))  # one letter would be a drive
-    if address:
-        raise UsageError(
-            f"{written('cache', f'{address[1]}://{address[2]}')} is an address: a cache is written to a folder on "
-            f"a disk, such as cache/{path.name}, and copied from there"
-        )
+    if not isinstance(path, Path):
+        if not in_object_store(path):
+            raise UsageError(
+                f"{written('cache', path)} is only read: a cache is written to a folder, or to s3://, gs:// or az://"
+            )
+        if cache_exists(path):
+            open_cache(path, partial=True)  # raises where it is something else
+        return
     if path.is_file():
         raise UsageError(f"{written('cache', path)} is a file: a cache is a folder, such as cache/{path.stem}.zarr")
     blocked = next((parent for parent in path.absolute().parents if parent.exists()), None)
@@ -31,8 +32,10 @@ def check_cache_place(path: Path) -> None:
         open_cache(path, partial=True)  # raises where it is something else
 
 
-def check_space(path: Path, header: Header, templates: int) -> None:
-    """Raise UsageError for a disk on which the cache does not fit."""
+def check_space(path: Location, header: Header, templates: int) -> None:
+    """Raise UsageError for a disk on which the cache does not fit. An object store has no end that is known."""
+    if not isinstance(path, Path):
+        return
     wanted = image_bytes(header) + sum(header.rows.values()) * 128
     widths = header.penultimate or {}
     wanted += len(header.classnames) * templates * (header.dim + widths.get("text", 0)) * 4 + 1_000_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,7 +12,9 @@ from mma.cache import (
     CacheWriter,
     Chunk,
     Header,
+    Location,
     Shard,
+    cache_exists,
     discard_replacement,
     mend_replacement,
     must_match,
@@ -45,7 +46,7 @@ SHOWN = 3  # images named that have changed
 class EmbedPlan:
     """What is to be done, to which cache, with what."""
 
-    path: Path
+    path: Location
     dataset: Dataset
     clip: FrozenClip
     header: Header  # the cache's own where it is there
@@ -103,7 +104,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
     notes = absent_notes(dataset)
     clip = load_chosen_clip(settings)
     wanted = make_header(dataset, clip, settings)
-    exists = path.exists()
+    exists = cache_exists(path)
     growth = find_growth(open_cache(path, partial=True), wanted, dataset, contents) if exists else None
     if growth:
         return _grown_plan(settings, path, dataset, clip, growth, prompts, notes)
@@ -135,7 +136,7 @@ def make_plan(settings: EmbedSettings, console: Console) -> EmbedPlan:
 
 def _grown_plan(
     settings: EmbedSettings,
-    path: Path,
+    path: Location,
     dataset: Dataset,
     clip: FrozenClip,
     growth: Growth,
@@ -179,7 +180,7 @@ def _rows(header: Header, shard: Shard | None) -> int:
     return sum(chunk.stop - chunk.start for chunk in (shard.chunks(header) if shard else header.chunks()))
 
 
-def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[str]) -> None:
+def check_templates(path: Location, prompts: Sequence[PromptSet], stored: Sequence[str]) -> None:
     """UsageError where a cache has a prompt set of one of these names with other templates."""
     for prompt_set in prompts:
         if prompt_set.name in stored:
@@ -192,7 +193,7 @@ def check_templates(path: Path, prompts: Sequence[PromptSet], stored: Sequence[s
 
 
 def _read_stored(
-    path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
+    path: Location, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
 ) -> _Stored:
     """How far the cache at a path is; CacheError where it is another than `wanted`, UsageError where images changed."""
     if settings.shard:
@@ -208,7 +209,7 @@ def _read_stored(
 
 
 def _read_shared(
-    path: Path, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
+    path: Location, wanted: Header, dataset: Dataset, settings: EmbedSettings, contents: KnownContents, console: Console
 ) -> _Stored:
     """How far a cache is that other shards may be writing: it is read alone. Errors as of `_read_stored`.
 
@@ -222,7 +223,7 @@ def _read_shared(
     return _Stored(cache.header, cache.prompts, cache.complete, frozenset(cache.journal))
 
 
-def _changed(changes: Changes, path: Path) -> UsageError:
+def _changed(changes: Changes, path: Location) -> UsageError:
     return UsageError(
         f"{_some(changes.changed)} not what {path} was made from: `update=True` embeds anew what has changed, "
         "another cache keeps both"

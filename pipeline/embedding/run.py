@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
-from mma.cache import CacheWriter, Chunk, FailedRow, ManifestSplit, ShardWriter
+from mma.cache import CacheWriter, Chunk, FailedRow, Location, ManifestSplit, ShardWriter
 from mma.pipeline.datasets import Dataset
 from mma.pipeline.embedding.clip import FrozenClip
 from mma.pipeline.embedding.encode import Encoding, encode_chunks
@@ -102,7 +101,7 @@ def refuse_failures(failed: int, most: int, dataset: Dataset, chunk: Chunk, fail
         )
 
 
-def disk_error(path: Path, error: OSError) -> WorkError:
+def disk_error(path: Location, error: OSError) -> WorkError:
     """A cache that cannot be written, in one line."""
     return WorkError(f"{path}: {error.strerror or error}; what is done is kept: run the same command again")
 

@@ -1,7 +1,8 @@
-"""What the images of a cache were like when they were read: `.photos.zarr.seen`, beside the cache.
+"""What the images of a cache were like when they were read: `.photos.zarr.seen`, beside the cache on a disk.
 
 Sizes and times of files, so that a run need not read again what has not changed. It is a hint and no part of the cache:
-a line counts only with the content hashes it was written with, and where there is none the images are read again.
+a line counts only with the content hashes it was written with, and where there is none the images are read again. A
+cache in an object store has none.
 
     {"unit": "image/train/3", "content": SHA-256 of the chunk's content hashes, "stamps": base64 of int64 [rows, 3]}
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mma.cache import Location
 from mma.pipeline.regular_files import MOST_LINE, open_regular
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -25,12 +27,14 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) 
 class Seen:
     """The stamps of the rows of one cache, by unit of work."""
 
-    def __init__(self, cache: Path) -> None:
-        self._file = cache.with_name(f".{cache.name}.seen")
+    def __init__(self, cache: Location) -> None:
+        self._file = cache.with_name(f".{cache.name}.seen") if isinstance(cache, Path) else None
 
     def read(self) -> dict[tuple[str, str], NDArray[np.int64]]:
         """Stamps [rows, 3] by unit and by `of_content`; nothing where the file is not there or is damaged."""
-        found = {}
+        found: dict[tuple[str, str], NDArray[np.int64]] = {}
+        if self._file is None:
+            return found
         try:
             with open_regular(self._file) as stream:
                 while line := stream.readline(MOST_LINE):
@@ -47,6 +51,8 @@ class Seen:
 
     def write(self, unit: str, content: NDArray[np.uint8], stamps: NDArray[np.int64]) -> None:
         """Add a unit: its content hashes [rows, 32] and stamps [rows, 3]. Raises OSError."""
+        if self._file is None:
+            return
         data = base64.b64encode(stamps.astype("<i8").tobytes()).decode()
         line = json.dumps({"unit": unit, "content": of_content(content), "stamps": data}) + "\n"
         handle = os.open(self._file, _APPEND, 0o666)
@@ -57,7 +63,8 @@ class Seen:
 
     def clear(self) -> None:
         """Forget everything, before another cache is made in this place. Raises OSError."""
-        self._file.unlink(missing_ok=True)
+        if self._file:
+            self._file.unlink(missing_ok=True)
 
 
 def of_content(content: NDArray[np.uint8]) -> str:

@@ -111,7 +111,9 @@ class EmbedSettings:
     ] = ()
     text_only: Annotated[bool, Option("Add prompt sets to a cache that is there.", PROMPTS)] = False
 
-    cache: Annotated[Path | None, Option("The cache to write.", OUTPUT, shown="cache/<name>.zarr")] = None
+    cache: Annotated[str | None, Option("The cache to write: a path, or s3://.", OUTPUT, shown="cache/<name>.zarr")] = (
+        None
+    )
     dtype: Annotated[str, Option("Number type of stored image embeddings.", OUTPUT, choices=DTYPES)] = "float16"
     update: Annotated[bool, Option("Embed what has changed, or is new.", OUTPUT)] = False
     shard: Annotated[

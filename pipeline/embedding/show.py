@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from mma.cache import Header, Status, open_cache
+from mma.cache import Header, Location, Status, cache_bytes, open_cache
 from mma.pipeline.embedding.place import image_bytes
 from mma.pipeline.embedding.plan import EmbedPlan
 from mma.pipeline.progress import size, span
@@ -16,7 +15,7 @@ from mma.pipeline.progress import size, span
 SHOWN = 10  # failed images listed
 
 
-def next_step(path: Path, header: Header) -> Text:
+def next_step(path: Location, header: Header) -> Text:
     """The command that goes on with a cache."""
     place = shlex.quote(str(path))
     return Text(f"mma predict MODEL {place}" if header.unlabelled else f"mma fit --cache {place}", style="bold")
@@ -77,7 +76,6 @@ def show_summary(plan: EmbedPlan, console: Console) -> None:
             name = Status(status).name.lower().replace("_", " ")
             console.print(f"  {plan.dataset.splits[split].paths[row]}: {name}, {reason}")
     rows = sum(cache.header.rows.values())
-    bytes_on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     prompts = f"prompts {', '.join(cache.prompts)}" if cache.prompts else "unlabelled"
-    console.print(f"{path}: {rows:,} images, {prompts}, {size(bytes_on_disk)}")
+    console.print(f"{path}: {rows:,} images, {prompts}, {size(cache_bytes(path) or 0)}")
     console.print("Next:", next_step(path, cache.header))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.adapters import Adapter, Projection, Projections
-from mma.cache import Cache, open_cache
+from mma.cache import Cache, as_location, open_cache
 from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError, nearest
 from mma.pipeline.fitting.cells import Data, short_digest
@@ -44,8 +44,8 @@ class Address:
     partial: bool = False  # whether an unfinished cache will do
 
     def __post_init__(self) -> None:
-        if "://" not in self.cache:
-            object.__setattr__(self, "cache", str(Path(self.cache).absolute()))
+        at = as_location(self.cache)
+        object.__setattr__(self, "cache", str(at.absolute()) if isinstance(at, Path) else at)
 
 
 class ImageFeatures:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from mma.cache import CacheError, Header, open_cache
+from mma.cache import CacheError, Header, Location, cache_exists, open_cache
 from mma.pipeline.datasets import DATA, entries, known
 from mma.pipeline.datasets.published import find_place, lacking
 from mma.pipeline.embedding.checks import cache_path
@@ -19,7 +18,7 @@ from mma.pipeline.regular_files import expanded
 class Have:
     """What is there, and what is to be done until there is a cache."""
 
-    path: Path  # of the cache
+    path: Location  # of the cache
     complete: bool = False  # whether there is a cache with all images
     texts: tuple[str, ...] = ()  # prompt sets that a complete cache lacks
     images: str = ""  # where they are, in words
@@ -31,7 +30,7 @@ class Have:
 def look(settings: EmbedSettings) -> Have:
     """What is there of the data set that the settings name."""
     path = cache_path(settings)
-    if path.exists():
+    if cache_exists(path):
         try:
             cache = open_cache(path, partial=True)
             if cache.complete:
@@ -56,7 +55,7 @@ def look(settings: EmbedSettings) -> Have:
     return Have(path, images=f"fetch {size(fetch)}" if fetch else "fetch", fetch=fetch, pictures=count)
 
 
-def _check_cache(path: Path, header: Header, settings: EmbedSettings) -> None:
+def _check_cache(path: Location, header: Header, settings: EmbedSettings) -> None:
     """Refuse a cache that is not what a suite asks for. An imported one does not know its model, and is taken."""
     wanted = (settings.model or USUAL_MODEL, settings.pretrained)
     made_by = (header.source.get("model"), header.source.get("pretrained"))

@@ -59,7 +59,7 @@ def plan_suite(suite: Suite, settings: ReproduceSettings, store: Store) -> list[
         for dataset, embed in table.embeds.items():
             here = replace(
                 embed,
-                cache=settings.caches / f"{dataset}.zarr",
+                cache=str(settings.caches / f"{dataset}.zarr"),
                 root=settings.root,
                 download=settings.download,
                 device=settings.device,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mma.adapters.training import EVAL_BATCH
-from mma.cache import Cache, Chunk, Status, open_cache
+from mma.cache import STORES, Cache, Chunk, Status, cache_exists, open_cache
 from mma.pipeline.datasets.base import Dataset
 from mma.pipeline.datasets.names import shown_path
 from mma.pipeline.datasets.remote import find_remote
@@ -197,7 +197,7 @@ def find_sources(settings: PredictSettings, encoder: Encoder, dim: int) -> list[
         path = expanded(what)
         if what == STDIN:
             listed += _read_stdin()
-        elif "://" in what and (remote := find_remote(what)):
+        elif "://" in what and not _is_stored(what) and (remote := find_remote(what)):
             gather()
             sources.append(Images(remote, encoder))
         elif "://" in what or (path / "zarr.json").is_file():
@@ -218,6 +218,11 @@ def find_sources(settings: PredictSettings, encoder: Encoder, dim: int) -> list[
     if any(isinstance(source, Images) for source in sources):
         _ = encoder.clip
     return sources
+
+
+def _is_stored(url: str) -> bool:
+    """Whether a cache is at a URL of an object store."""
+    return url.partition("://")[0] in STORES and cache_exists(url)
 
 
 def _cached(what: str, settings: PredictSettings, encoder: Encoder, dim: int) -> Cached:

@@ -246,7 +246,7 @@ def test_a_damaged_journal_of_an_unfinished_cache_costs_only_what_it_no_longer_t
     damage: Damage, server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.zarr"
-    assert server.run("write", path, "ragged", "journal.append:after", 7) < 0
+    assert server.run("write", path, "ragged", "journal.append:after", 6) < 0
     journal = path / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:3], damage(lines[3], b"") or b"", *lines[4:]]))
@@ -265,7 +265,7 @@ def test_a_damaged_chunk_of_an_unfinished_cache_is_computed_again(
     server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.zarr"
-    assert server.run("write", path, LAYOUT, "journal.append:after", 5) < 0
+    assert server.run("write", path, LAYOUT, "journal.append:after", 4) < 0
     (path / "image/train/embedding/c/1/0/0").write_bytes(b"?")
     assert [fault.unit for fault in verify(path).faults] == ["image/train/1"]
     repair(path, LAYOUT)

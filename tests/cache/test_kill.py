@@ -148,7 +148,7 @@ def test_a_torn_last_line_of_the_journal_is_cut_at_every_length(
     server: Server, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.zarr"
-    assert server.run("write", path, LAYOUT, "journal.append:after", 4) == -signal.SIGKILL
+    assert server.run("write", path, LAYOUT, "journal.append:after", 3) == -signal.SIGKILL
     journal = path / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     for length in range(0, len(lines[-1]), 23):

@@ -29,11 +29,13 @@ from mma.cache import (
     Chunk,
     FailedRow,
     Header,
+    Location,
     ManifestSplit,
     Projection,
     Shard,
     ShardWriter,
     Status,
+    cache_exists,
     discard_replacement,
     killpoint,
     mend,
@@ -42,6 +44,7 @@ from mma.cache import (
     replacing,
 )
 from mma.cache import replace as cache_replace
+from mma.cache.where import place_of
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,9 @@ def write_text(writer: CacheWriter, name: str) -> None:
     writer.write_text(name, TEMPLATES[name], embed_text(writer.header, name), penultimate=penultimate)
 
 
-def open_writer(path: Path, layout: str) -> CacheWriter:
+def open_writer(path: Location, layout: str) -> CacheWriter:
     about = header(LAYOUTS[layout])
-    return CacheWriter.resume(path, about) if path.exists() else CacheWriter.create(path, about, manifest(about))
+    return CacheWriter.resume(path, about) if cache_exists(path) else CacheWriter.create(path, about, manifest(about))
 
 
 def write_pending(writer: CacheWriter, chunks: Iterable[Chunk] | None = None) -> None:
@@ -167,7 +170,7 @@ def write_pending(writer: CacheWriter, chunks: Iterable[Chunk] | None = None) ->
         writer.write(chunk, *embed(writer.header, chunk), content(chunk), penultimate)
 
 
-def write(path: Path, layout: str) -> None:
+def write(path: Location, layout: str) -> None:
     """Stage one, from wherever it stands, to the end."""
     with open_writer(path, layout) as writer:
         if writer.pending_projections():
@@ -179,13 +182,13 @@ def write(path: Path, layout: str) -> None:
         writer.finish()
 
 
-def add_text(path: Path, layout: str) -> None:
+def add_text(path: Location, layout: str) -> None:
     with open_writer(path, layout) as writer:
         if "added" not in writer.prompts:
             write_text(writer, "added")
 
 
-def write_shard(path: Path, layout: str, shard: Shard) -> bool:
+def write_shard(path: Location, layout: str, shard: Shard) -> bool:
     """One shard, from wherever it stands, to its end; whether the cache is complete."""
     about = header(LAYOUTS[layout])
     with ShardWriter.join(path, about, shard, lambda: manifest(about)) as writer:
@@ -197,7 +200,7 @@ def write_shard(path: Path, layout: str, shard: Shard) -> bool:
         return writer.finish()
 
 
-def repair(path: Path, layout: str) -> None:
+def repair(path: Location, layout: str) -> None:
     mend(path, manifest)
     write(path, layout)
 
@@ -225,8 +228,11 @@ def update_in_two_steps(path: Path, layout: str) -> None:
     update(path, layout)
 
 
-def snapshot(path: Path) -> dict[str, str]:
+def snapshot(path: Location) -> dict[str, str]:
     """SHA-256 of every file of a cache."""
+    if not isinstance(path, Path):
+        place = place_of(path)
+        return {name: hashlib.sha256(data or b"").hexdigest() for name, data in place.read_many(place.sizes()).items()}
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return {file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
@@ -238,7 +244,7 @@ class Server:
         command = [sys.executable, __file__, "serve"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def start(self, do: str, path: Path, layout: str, point: str = "", times: int = 1) -> int:
+    def start(self, do: str, path: Location, layout: str, point: str = "", times: int = 1) -> int:
         """Begin a request, and return the child's process id."""
         assert self._process.stdin
         request = {"do": do, "path": str(path), "layout": layout, "point": point, "times": times}
@@ -250,11 +256,11 @@ class Server:
         """Wait for the child; 0, or minus the signal that ended it."""
         return int(self._line())
 
-    def run(self, do: str, path: Path, layout: str, point: str = "", times: int = 1) -> int:
+    def run(self, do: str, path: Location, layout: str, point: str = "", times: int = 1) -> int:
         self.start(do, path, layout, point, times)
         return self.ended()
 
-    def kill_after(self, seconds: float, do: str, path: Path, layout: str) -> bool:
+    def kill_after(self, seconds: float, do: str, path: Location, layout: str) -> bool:
         """Begin a request and kill its child after some time; whether it had not ended before."""
         child = self.start(do, path, layout)
         time.sleep(seconds)
