@@ -21,7 +21,8 @@ own class is one of the K. Else it is the published form.
 from __future__ import annotations
 
 from functools import reduce
-from typing import Annotated, Protocol
+from typing import Annotated
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ Candidates = Annotated[int | None, "attend among an image's nearest classes, thi
 AllUpTo = Annotated[int, "attend among all classes where there are no more than this"]
 
 
-class Attend(Protocol):
+class Attend(Interface):
     """Attention of images among all classes, or among some of each."""
 
     def __call__(self, image: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:

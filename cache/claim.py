@@ -18,7 +18,7 @@ import uuid
 from types import TracebackType
 
 from mma.cache.errors import CacheError, LockedError
-from mma.cache.objects import Objects, Seen, unconditional
+from mma.cache.objects import Objects, StoredObject, unconditional
 from mma.cache.schema import Shard
 
 CLAIMS = "claims/"
@@ -69,7 +69,7 @@ class Claim:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
-    def _acquire(self) -> Seen:
+    def _acquire(self) -> StoredObject:
         while True:
             if made := self._place.create(self._name, self._body()):
                 return made
@@ -87,7 +87,7 @@ class Claim:
                 return now
             raise self._refusal(now)
 
-    def _changes(self, first: Seen) -> bool:
+    def _changes(self, first: StoredObject) -> bool:
         end = time.monotonic() + WATCH
         while time.monotonic() < end:
             time.sleep(BEAT / 4)
@@ -128,10 +128,10 @@ class Claim:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "beat": self._beats}
         return json.dumps(holder).encode()
 
-    def _ours(self, seen: Seen | None) -> bool:
+    def _ours(self, seen: StoredObject | None) -> bool:
         return seen is not None and _record(seen).get("token") == self._token
 
-    def _refusal(self, seen: Seen | None) -> LockedError:
+    def _refusal(self, seen: StoredObject | None) -> LockedError:
         return LockedError(f"{self._what} is being written by {_holder(seen)}: wait for it, or stop it")
 
 
@@ -146,7 +146,7 @@ def claimed_shards(place: Objects) -> list[Shard]:
     return [Shard(int(one[1]), int(one[2])) for one in named if one]
 
 
-def _record(seen: Seen | None) -> dict[str, object]:
+def _record(seen: StoredObject | None) -> dict[str, object]:
     try:
         record = json.loads(seen.data) if seen else {}
         return record if isinstance(record, dict) else {}
@@ -154,6 +154,6 @@ def _record(seen: Seen | None) -> dict[str, object]:
         return {}
 
 
-def _holder(seen: Seen | None) -> str:
+def _holder(seen: StoredObject | None) -> str:
     record = _record(seen)
     return f"process {record.get('pid')} on {record.get('host')}" if "pid" in record else "another process"

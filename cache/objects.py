@@ -45,7 +45,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Seen:
+class StoredObject:
     """An object as it was read."""
 
     data: bytes
@@ -80,13 +80,13 @@ class Objects(Place):
         except Exception:  # whatever it is, `read` meets it again and says it
             return await super().fetch(name)
 
-    def look(self, name: str) -> Seen | None:
+    def look(self, name: str) -> StoredObject | None:
         """An object with its version; None where there is none. CacheError where it cannot be read."""
         import obstore
 
-        def get() -> Seen:
+        def get() -> StoredObject:
             found = obstore.get(self._store, self._folder + name)
-            return Seen(bytes(found.bytes()), _version(found.meta))
+            return StoredObject(bytes(found.bytes()), _version(found.meta))
 
         try:
             return self._try(get)
@@ -161,16 +161,16 @@ class Objects(Place):
         with step("create.rename"):
             self.write({ROOT: files[ROOT]})
 
-    def create(self, name: str, data: bytes) -> Seen | None:
+    def create(self, name: str, data: bytes) -> StoredObject | None:
         """Put an object where there is none, and return it as it is then; None where there is one."""
         return self._conditional(name, data, "create")
 
-    def replace(self, name: str, data: bytes, seen: Seen) -> Seen | None:
+    def replace(self, name: str, data: bytes, seen: StoredObject) -> StoredObject | None:
         """Put an object in place of what was seen of it, and return it as it is then; None where it is other by now."""
         return self._conditional(name, data, seen.version)
 
     def _put(self, name: str, data: bytes) -> None:
-        seen: Seen | None = None
+        seen: StoredObject | None = None
         for _ in range(ROUNDS):
             if self.replace(name, data, seen) if seen else self.create(name, data):
                 return
@@ -179,13 +179,13 @@ class Objects(Place):
                 return
         raise self._changed(name)
 
-    def _conditional(self, name: str, data: bytes, mode: Any) -> Seen | None:
+    def _conditional(self, name: str, data: bytes, mode: Any) -> StoredObject | None:
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
-        def put() -> Seen:
+        def put() -> StoredObject:
             done = obstore.put(self._store, self._folder + name, data, mode=mode, use_multipart=False)
-            return Seen(data, _version(done))
+            return StoredObject(data, _version(done))
 
         try:
             return self._try(put)

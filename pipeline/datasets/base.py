@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol as Interface
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ NO_FILE: Stamp = (0, 0, 0)  # of a row that is no file of its own
 ABSENT: Stamp = (-1, -1, -1)  # of a row that is not there
 
 
-class Split(Protocol):
+class Split(Interface):
     """The rows of one split, in an order that never changes."""
 
     @property

@@ -16,7 +16,7 @@ from mma.pipeline.datasets.folder import SUFFIXES, FileSplit
 from mma.pipeline.datasets.image_files import MAX_BYTES
 from mma.pipeline.datasets.names import real_path
 from mma.pipeline.datasets.published import coop_file, find_place, lacking
-from mma.pipeline.datasets.readers import Place
+from mma.pipeline.datasets.readers import DatasetPlace
 from mma.pipeline.datasets.split_file import read_split_file
 from mma.pipeline.regular_files import open_regular
 
@@ -75,7 +75,7 @@ def check_own(name: str, dataset: Dataset, content: bool) -> CheckReport:
     return report
 
 
-def _count_images(place: Place, report: CheckReport) -> None:
+def _count_images(place: DatasetPlace, report: CheckReport) -> None:
     entry = place.entry
     if entry.class_folders:
         tops = [place.images / folder for folder in (entry.split_folders or {"": "."}).values()]

@@ -15,7 +15,7 @@ from mma.pipeline.datasets.catalog import CatalogEntry
 from mma.pipeline.datasets.contents import Contents
 from mma.pipeline.datasets.draw import draw_splits, drawn_note
 from mma.pipeline.datasets.folder import FileSplit, some_rows
-from mma.pipeline.datasets.readers import ClassedPaths, Place, read_annotations
+from mma.pipeline.datasets.readers import ClassedPaths, DatasetPlace, read_annotations
 from mma.pipeline.datasets.split_file import read_split_file
 from mma.pipeline.errors import UsageError, WorkError
 from mma.pipeline.regular_files import read_text
@@ -38,7 +38,7 @@ def published(
     return replace(dataset, splits=linked)
 
 
-def _found(entry: CatalogEntry, place: Place, seed: int, contents: Contents, follow_links: bool) -> Dataset:
+def _found(entry: CatalogEntry, place: DatasetPlace, seed: int, contents: Contents, follow_links: bool) -> Dataset:
     if entry.reader == "cifar":
         from mma.pipeline.datasets.cifar import cifar_splits
 
@@ -65,10 +65,10 @@ def _found(entry: CatalogEntry, place: Place, seed: int, contents: Contents, fol
     return _dataset(entry, classnames, splits, notes, entry.counts)
 
 
-def find_place(entry: CatalogEntry, root: Path) -> Place | None:
+def find_place(entry: CatalogEntry, root: Path) -> DatasetPlace | None:
     """Where a data set lies below `root`, or in it; None where it does not. The first complete one is taken."""
     found = [
-        Place(entry, base, base / images)
+        DatasetPlace(entry, base, base / images)
         for base in (*(root / folder for folder in entry.folders), root)
         for images in entry.images
         if (base / images / entry.proof).exists()
@@ -78,13 +78,13 @@ def find_place(entry: CatalogEntry, root: Path) -> Place | None:
     return next(iter(whole or named), None)
 
 
-def coop_file(place: Place) -> Path | None:
+def coop_file(place: DatasetPlace) -> Path | None:
     """CoOp's split file, where it is there."""
     file = place.base / place.entry.coop.file if place.entry.coop else None
     return file if file is not None and file.is_file() else None
 
 
-def lacking(place: Place) -> list[str]:
+def lacking(place: DatasetPlace) -> list[str]:
     """Annotation files that are not there; none are needed beside CoOp's split file."""
     return [] if coop_file(place) else [need for need in place.entry.needs if not (place.base / need).exists()]
 
@@ -98,7 +98,7 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int]) -> list[
     return [f"counts differ: {told}"]
 
 
-def _find_or_download(entry: CatalogEntry, root: Path, console: Console | None) -> Place:
+def _find_or_download(entry: CatalogEntry, root: Path, console: Console | None) -> DatasetPlace:
     check = f"`mma datasets check {entry.name} --root {root}` says what is wanted"
     place = find_place(entry, root)
     begun = any((root / archive.gives).exists() for archive in entry.archives)
@@ -117,7 +117,7 @@ def _find_or_download(entry: CatalogEntry, root: Path, console: Console | None) 
     return place
 
 
-def _files(place: Place, rows: ClassedPaths, split: str) -> FileSplit:
+def _files(place: DatasetPlace, rows: ClassedPaths, split: str) -> FileSplit:
     """A split from its rows. UsageError for a class that the data set does not have."""
     label = {key: number for number, key in enumerate(place.entry.classes)}
     labels = np.empty(len(rows), np.int32)
@@ -130,7 +130,7 @@ def _files(place: Place, rows: ClassedPaths, split: str) -> FileSplit:
     return FileSplit(place.images, [path for path, _ in rows], labels)
 
 
-def _classnames(place: Place) -> tuple[tuple[str, ...], list[str]]:
+def _classnames(place: DatasetPlace) -> tuple[tuple[str, ...], list[str]]:
     """The names known, or those of a classnames.txt (`n01440764 tench`), as CoOp's ImageNet has one."""
     file = place.base / "classnames.txt"
     if not file.is_file() or not all(key[:1] == "n" and key[1:].isdigit() for key in place.entry.classes):
@@ -151,7 +151,7 @@ def _other_names(entry: CatalogEntry, names: tuple[str, ...]) -> list[str]:
     return [f"class names: the split file's; {len(other)} differ, {other[0][0]!r} for {other[0][1]!r}"] if other else []
 
 
-def _coop_hint(place: Place) -> str:
+def _coop_hint(place: DatasetPlace) -> str:
     coop = place.entry.coop
     return f" (CoOp's tables use {coop.file}, to be put in {place.base}: {coop.url})" if coop else ""
 

@@ -26,7 +26,7 @@ Splits = dict[str, ClassedPaths]
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPlace:
     """Where a data set lies."""
 
     entry: CatalogEntry
@@ -34,7 +34,7 @@ class Place:
     images: Path  # images, somewhere below
 
 
-def oxford_pets(place: Place) -> Splits:
+def oxford_pets(place: DatasetPlace) -> Splits:
     """annotations/<split>.txt: `Abyssinian_100 1 1 1`, an image and the number of its breed."""
 
     def rows(split: str) -> ClassedPaths:
@@ -44,7 +44,7 @@ def oxford_pets(place: Place) -> Splits:
     return {"train": rows("trainval"), "test": rows("test")}
 
 
-def stanford_cars(place: Place) -> Splits:
+def stanford_cars(place: DatasetPlace) -> Splits:
     """MATLAB structs of bounding box, class (from 1) and file name."""
     keys = list(place.entry.classes)
 
@@ -56,7 +56,7 @@ def stanford_cars(place: Place) -> Splits:
     return {"train": rows("cars_train", train), "test": rows("cars_test", test)}
 
 
-def oxford_flowers(place: Place) -> Splits:
+def oxford_flowers(place: DatasetPlace) -> Splits:
     """imagelabels.mat: the class (from 1) of image i; setid.mat: the images (from 1) of each split."""
     labels = np.atleast_1d(_mat(place.base / "imagelabels.mat", "labels"))
 
@@ -67,7 +67,7 @@ def oxford_flowers(place: Place) -> Splits:
     return {"train": rows("trnid"), "val": rows("valid"), "test": rows("tstid")}
 
 
-def food101(place: Place) -> Splits:
+def food101(place: DatasetPlace) -> Splits:
     """meta/<split>.txt: `apple_pie/1005649`."""
 
     def rows(split: str) -> ClassedPaths:
@@ -76,7 +76,7 @@ def food101(place: Place) -> Splits:
     return {"train": rows("train"), "test": rows("test")}
 
 
-def fgvc_aircraft(place: Place) -> Splits:
+def fgvc_aircraft(place: DatasetPlace) -> Splits:
     """images_variant_<split>.txt: `1025794 707-320`."""
 
     def rows(split: str) -> ClassedPaths:
@@ -86,7 +86,7 @@ def fgvc_aircraft(place: Place) -> Splits:
     return {split: rows(split) for split in ("train", "val", "test")}
 
 
-def dtd(place: Place) -> Splits:
+def dtd(place: DatasetPlace) -> Splits:
     """labels/<split>1.txt, the first of ten partitions: `banded/banded_0002.jpg`."""
 
     def rows(split: str) -> ClassedPaths:
@@ -95,7 +95,7 @@ def dtd(place: Place) -> Splits:
     return {split: rows(split) for split in ("train", "val", "test")}
 
 
-def sun397(place: Place) -> Splits:
+def sun397(place: DatasetPlace) -> Splits:
     """Training_01.txt, Testing_01.txt, the first of ten partitions: `/a/abbey/sun_aaalbzqrimafwbiv.jpg`."""
     if not (place.base / "Training_01.txt").is_file():
         return class_folders(place)
@@ -107,7 +107,7 @@ def sun397(place: Place) -> Splits:
     return {"train": rows("Training_01.txt"), "test": rows("Testing_01.txt")}
 
 
-def ucf101(place: Place) -> Splits:
+def ucf101(place: DatasetPlace) -> Splits:
     """ucfTrainTestlist/<split>list01.txt: `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`; the frame is a .jpg."""
     if not (place.base / "ucfTrainTestlist" / "trainlist01.txt").is_file():
         return class_folders(place)
@@ -123,7 +123,7 @@ def ucf101(place: Place) -> Splits:
     return {"train": rows("train"), "test": rows("test")}
 
 
-def class_folders(place: Place) -> Splits:
+def class_folders(place: DatasetPlace) -> Splits:
     """One folder per class, below one folder per split; one split named "all" where the data set has none."""
 
     def rows(folder: str) -> ClassedPaths:
@@ -133,7 +133,7 @@ def class_folders(place: Place) -> Splits:
     return {split: rows(folder) for split, folder in (place.entry.split_folders or {"all": "."}).items()}
 
 
-READERS: Mapping[str, Callable[[Place], Splits]] = {
+READERS: Mapping[str, Callable[[DatasetPlace], Splits]] = {
     "class-folders": class_folders,
     "dtd": dtd,
     "fgvc_aircraft": fgvc_aircraft,
@@ -146,7 +146,7 @@ READERS: Mapping[str, Callable[[Place], Splits]] = {
 }
 
 
-def read_annotations(place: Place) -> Splits:
+def read_annotations(place: DatasetPlace) -> Splits:
     """The official splits of a data set. UsageError where its annotations are damaged."""
     try:
         return READERS[place.entry.reader](place)

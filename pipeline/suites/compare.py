@@ -17,7 +17,7 @@ from mma.pipeline.suites.suite import AVERAGE, Table
 
 
 @dataclass(frozen=True)
-class Line:
+class PaperLine:
     """One number of a table, in percent."""
 
     dataset: str  # or "average"
@@ -36,7 +36,9 @@ class Line:
         return None if self.ours is None or self.published is None else self.ours - self.published
 
 
-def compare(table: Table, rows: Mapping[tuple[str, str], Row], refused: Mapping[tuple[str, str], str]) -> list[Line]:
+def compare(
+    table: Table, rows: Mapping[tuple[str, str], Row], refused: Mapping[tuple[str, str], str]
+) -> list[PaperLine]:
     """Every number of a table, by data set and method; then averages, of those methods that every data set has."""
     lines = []
     for dataset in table.embeds:
@@ -48,11 +50,13 @@ def compare(table: Table, rows: Mapping[tuple[str, str], Row], refused: Mapping[
                 seeds = len(row.results) if row else 0
                 why = "" if row else refused[dataset, method.name]
                 mark = _mark([row], metric, half) if row else ""
-                lines.append(Line(dataset, method.name, metric, ours, half, seeds, published.get(metric), why, mark))
+                lines.append(
+                    PaperLine(dataset, method.name, metric, ours, half, seeds, published.get(metric), why, mark)
+                )
     return [*lines, *_averages(table, rows)]
 
 
-def _averages(table: Table, rows: Mapping[tuple[str, str], Row]) -> list[Line]:
+def _averages(table: Table, rows: Mapping[tuple[str, str], Row]) -> list[PaperLine]:
     if len(table.embeds) < 2:
         return []
     lines = []
@@ -66,7 +70,7 @@ def _averages(table: Table, rows: Mapping[tuple[str, str], Row]) -> list[Line]:
             ours, half = values.get(metric, (None, None))
             published = method.published.get(AVERAGE, {}).get(metric)
             mark = _mark(of_method, metric, half) if whole else ""
-            lines.append(Line(AVERAGE, method.name, metric, ours, half, seeds, published, why, mark))
+            lines.append(PaperLine(AVERAGE, method.name, metric, ours, half, seeds, published, why, mark))
     return lines
 
 

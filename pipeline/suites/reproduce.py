@@ -25,7 +25,7 @@ from mma.pipeline.fitting.results import Failure, Grid, Result, Row
 from mma.pipeline.fitting.runner import Runner, bar
 from mma.pipeline.fitting.store import Store
 from mma.pipeline.reports.tables import notes as table_notes
-from mma.pipeline.suites.compare import Line, compare
+from mma.pipeline.suites.compare import PaperLine, compare
 from mma.pipeline.suites.have import Have, look
 from mma.pipeline.suites.plan import Step, plan_fits, plan_suite, show_plan
 from mma.pipeline.suites.settings import ReproduceSettings
@@ -44,7 +44,7 @@ class Made:
     )  # what a reader must know of the rows and their data, each once
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[PaperLine]:
         """Ours beside what was published."""
         return compare(self.table, self.rows, self.refused)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mma.pipeline.console import Column, show_table
 from mma.pipeline.json_text import to_json
-from mma.pipeline.suites.compare import Line
+from mma.pipeline.suites.compare import PaperLine
 from mma.pipeline.suites.reproduce import Made, Reproduced
 
 DASH = "—"
@@ -70,11 +70,11 @@ def notes(made: Made) -> list[str]:
     return [*found, *made.notes, *(f"published, {method.name}: {method.source}" for method in methods)]
 
 
-def _footnotes(lines: Sequence[Line]) -> dict[str, int]:
+def _footnotes(lines: Sequence[PaperLine]) -> dict[str, int]:
     return {why: i for i, why in enumerate(dict.fromkeys(line.refused for line in lines if line.refused), 1)}
 
 
-def _cells(lines: Sequence[Line]) -> list[list[str]]:
+def _cells(lines: Sequence[PaperLine]) -> list[list[str]]:
     number = _footnotes(lines)
     rows = []
     for line in lines:
@@ -86,7 +86,7 @@ def _cells(lines: Sequence[Line]) -> list[list[str]]:
     return rows
 
 
-def _record(line: Line) -> dict[str, Any]:
+def _record(line: PaperLine) -> dict[str, Any]:
     return {
         "dataset": line.dataset,
         "method": line.method,

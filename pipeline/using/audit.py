@@ -29,7 +29,7 @@ from mma.pipeline.device import pick_device
 from mma.pipeline.errors import UsageError
 from mma.pipeline.fitting.features import ImageFeatures, load_text
 from mma.pipeline.using.settings import AuditSettings
-from mma.pipeline.using.sheet import Shown
+from mma.pipeline.using.sheet import SheetImage
 from mma.pipeline.using.threads import one_thread
 
 FOLDS = 5
@@ -44,7 +44,7 @@ COLUMNS = ("kind", "split", "row", "path", "class", "looks_like", "other", "valu
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing to look at. `value` is a margin in logits, a cosine, or a share, by `kind`."""
 
     kind: Kind
@@ -61,11 +61,11 @@ class Finding:
 class Audit:
     """What was found, most suspicious first within each kind, and what could not be looked at."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[AuditFinding]
     rows: int  # that were looked at
     notes: Sequence[str]
 
-    def of(self, kind: Kind) -> list[Finding]:
+    def of(self, kind: Kind) -> list[AuditFinding]:
         """Those of a kind, in order."""
         return [finding for finding in self.findings if finding.kind == kind]
 
@@ -104,7 +104,7 @@ def audit(settings: AuditSettings) -> Audit:
     if not rows.content.any():
         notes.append("the cache does not know the bytes of its images: twins are by cosine alone")
     findings = [
-        Finding("label", names[rows.label[at]], float(margin[at]), looks_like=names[looks[at]], **_where(rows, at))
+        AuditFinding("label", names[rows.label[at]], float(margin[at]), looks_like=names[looks[at]], **_where(rows, at))
         for at in np.argsort(-margin, kind="stable")
         if margin[at] > 0
     ]
@@ -118,9 +118,11 @@ def audit(settings: AuditSettings) -> Audit:
         if pair not in paired:
             paired.add(pair)
             findings.append(_twin("near twin", rows, names, max(pair), min(pair), float(cosine[at])))
-    findings += [Finding("far", names[rows.label[at]], float(mean[at]), **_where(rows, at)) for at in far_rows(mean)]
     findings += [
-        Finding("texts", names[c], share, looks_like=names[other])
+        AuditFinding("far", names[rows.label[at]], float(mean[at]), **_where(rows, at)) for at in far_rows(mean)
+    ]
+    findings += [
+        AuditFinding("texts", names[c], share, looks_like=names[other])
         for c, other, share in confused_texts(rows.label, called, len(names))
     ]
     return Audit(findings, len(rows.label), notes)
@@ -228,9 +230,9 @@ def write_csv(found: Audit, out: Path) -> None:
     write_whole(out, stream.getvalue().encode())
 
 
-def shown(findings: Sequence[Finding]) -> list[Shown]:
+def shown(findings: Sequence[AuditFinding]) -> list[SheetImage]:
     """Findings as images of a contact sheet."""
-    return [Shown(f.path, (f.classname, f"looks like {f.looks_like}")) for f in findings]
+    return [SheetImage(f.path, (f.classname, f"looks like {f.looks_like}")) for f in findings]
 
 
 def _usable_rows(images: ImageFeatures) -> _Rows:
@@ -255,8 +257,10 @@ def _where(rows: _Rows, at: int) -> dict[str, Any]:
     return {"split": rows.split[at], "row": int(rows.row[at]), "path": rows.path[at]}
 
 
-def _twin(kind: Kind, rows: _Rows, names: Sequence[str], at: int, first: int, cosine: float) -> Finding:
+def _twin(kind: Kind, rows: _Rows, names: Sequence[str], at: int, first: int, cosine: float) -> AuditFinding:
     """A row and an earlier one; with another label, its class is what this one looks like."""
     differs = rows.label[at] != rows.label[first]
     other = names[rows.label[first]] if differs else ""
-    return Finding(kind, names[rows.label[at]], cosine, looks_like=other, other=rows.place(first), **_where(rows, at))
+    return AuditFinding(
+        kind, names[rows.label[at]], cosine, looks_like=other, other=rows.place(first), **_where(rows, at)
+    )

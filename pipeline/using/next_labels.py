@@ -39,7 +39,7 @@ from mma.pipeline.using.export import every_labelled_row
 from mma.pipeline.using.model import Model, encoder_of, open_model, refuse_other_encoder
 from mma.pipeline.using.score import Scorer
 from mma.pipeline.using.settings import AuditSettings
-from mma.pipeline.using.sheet import Shown
+from mma.pipeline.using.sheet import SheetImage
 from mma.pipeline.using.source import Cached
 from mma.pipeline.using.threads import one_thread
 
@@ -133,9 +133,9 @@ def write_next(found: Sequence[Next], out: Path) -> None:
     write_whole(out, stream.getvalue().encode())
 
 
-def shown(found: Sequence[Next]) -> list[Shown]:
+def shown(found: Sequence[Next]) -> list[SheetImage]:
     """As images of a contact sheet."""
-    return [Shown(n.path, (f"{n.rank}: {n.looks_like}", f"or {n.other}")) for n in found]
+    return [SheetImage(n.path, (f"{n.rank}: {n.looks_like}", f"or {n.other}")) for n in found]
 
 
 def _usable(cache: Cache, device: torch.device) -> tuple[list[tuple[str, int, str]], Tensor]:

@@ -23,7 +23,7 @@ from mma.pipeline.errors import UsageError
 from mma.pipeline.json_text import to_json
 from mma.pipeline.using.model import encoder_of
 from mma.pipeline.using.settings import SearchSettings
-from mma.pipeline.using.sheet import Shown
+from mma.pipeline.using.sheet import SheetImage
 from mma.pipeline.using.source import Cached, Encoder, Images
 from mma.pipeline.using.threads import one_thread
 
@@ -139,6 +139,6 @@ def write_hits(hits: Sequence[Hit], form: str, out: Path) -> None:
     write_whole(out, (hits_csv if form == "csv" else hits_jsonl)(hits).encode())
 
 
-def shown(hits: Sequence[Hit]) -> list[Shown]:
+def shown(hits: Sequence[Hit]) -> list[SheetImage]:
     """The hits as images of a contact sheet."""
-    return [Shown(hit.path, (f"{hit.rank}: {hit.cosine:.4f}", hit.classname or hit.path)) for hit in hits]
+    return [SheetImage(hit.path, (f"{hit.rank}: {hit.cosine:.4f}", hit.classname or hit.path)) for hit in hits]

@@ -22,7 +22,7 @@ LINES = 2
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetImage:
     """An image of a sheet."""
 
     path: str  # below the root
@@ -38,7 +38,7 @@ def images_root(cache: str, given: Path | None, sheet: Path) -> Path:
     return root
 
 
-def make_sheet(images: Sequence[Shown], root: Path) -> bytes:
+def make_sheet(images: Sequence[SheetImage], root: Path) -> bytes:
     """A PNG: images with their lines below. One that cannot be read is an empty frame."""
     files = FileSplit(root, [shown.path for shown in images], np.full(len(images), -1, np.int32), False)
     down = -(-len(images) // ACROSS)
@@ -61,7 +61,7 @@ def make_sheet(images: Sequence[Shown], root: Path) -> bytes:
     return stream.getvalue()
 
 
-def write_sheet(images: Sequence[Shown], root: Path, out: Path) -> None:
+def write_sheet(images: Sequence[SheetImage], root: Path, out: Path) -> None:
     """The sheet as a file, whole or not at all."""
     write_whole(out, make_sheet(images, root))
 

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Batch:
     reasons: Mapping[int, str]  # within the batch: why a row has no embedding
 
 
-class Source(Protocol):
+class Source(Interface):
     """Rows in an order that never changes."""
 
     @property
