@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 
 from mma.pipeline.fitting.processes import Died, each
 
@@ -25,12 +23,24 @@ def test_processes_take_no_notice_of_the_signals_that_stop_a_command() -> None:
 
 
 def test_no_process_is_left_when_the_iterator_is_closed() -> None:
-    before = members(os.getpgrp())
-    with closing(each(time.sleep, [0, 60, 60], 2)) as pairs:
-        assert next(pairs) == (0, None)
-        assert len(members(os.getpgrp())) >= len(before) + 2
-    here = set(members(os.getpgrp())) - set(before)
-    assert len(here) <= 1, "of Python's own: its resource tracker"
+    script = (
+        "import time; from contextlib import closing; from mma.pipeline.fitting.processes import each\n"
+        "if __name__ == '__main__':\n"
+        "    with closing(each(time.sleep, [0, 60, 60], 2)) as pairs:\n"
+        "        print(next(pairs), flush=True); input()\n"
+        "    print('closed', flush=True); input()\n"
+    )
+    with subprocess.Popen(  # in a session of its own: what else these tests start is not counted
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdin
+        assert parent.stdout
+        assert parent.stdout.readline() == "(0, None)\n"
+        assert len(members(parent.pid)) >= 3
+        print(file=parent.stdin, flush=True)
+        assert parent.stdout.readline() == "closed\n"
+        assert len(members(parent.pid)) <= 2, "itself, and Python's own resource tracker"
+        print(file=parent.stdin, flush=True)
 
 
 def test_a_killed_parent_leaves_no_process() -> None:
