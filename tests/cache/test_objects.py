@@ -86,7 +86,7 @@ def die() -> None:
 def dead(monkeypatch: pytest.MonkeyPatch, work: object) -> None:
     """Do some work that dies: nothing is released."""
     with monkeypatch.context() as patch:
-        patch.setattr(Claim, "release", lambda self: self._ended.set())
+        patch.setattr(Claim, "release", lambda self: (self._ended.set(), self._beat.join()))  # the dead beat no more
         with pytest.raises(Died):
             work()  # type: ignore[operator]
     killpoint.arm("", killpoint.die)
